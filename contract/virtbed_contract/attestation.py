@@ -161,7 +161,8 @@ def _settings(instance: Instance, trial: TrialRequest, reading: Mapping[str, Any
     if limited and settings.get("swap_limit") not in (None, *_NO_SWAP):
         yield (
             f"the application's control group leaves it {settings['swap_limit']} of swap, 0 MiB "
-            "needed: memory and swap are limited together (`docker update --memory-swap`?)"
+            "needed: something lifted the limit (`docker update --memory-swap`, or a reload of "
+            "systemd?)"
         )
     if settings.get("allocator") not in (None, DEFAULT_ALLOCATOR):
         yield (

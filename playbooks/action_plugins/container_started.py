@@ -13,6 +13,10 @@ from virtbed_contract.kernel import processes
 
 # POSIX sh; $1 is the client, $2 the container, $3 a Go template of the further fields. The rest is
 # the command that starts the container. A container that has ended has the process 0.
+#
+# systemd sets the limits of a container's scope again at each daemon-reload, such as that of an
+# upgrade of a package. runc 1.1 does not tell systemd that the container has no swap (it omits a
+# limit of 0), so systemd would lift this limit.
 _SCRIPT = """\
 client=$1 name=$2 also=$3
 shift 3
@@ -21,6 +25,8 @@ process=$("$client" container inspect --format "{{.State.Pid}} {{.Image}}$also" 
 echo "$process"
 set -- $process
 "$client" image inspect --format "{{json .RootFS.Layers}}" "$2" || exit
+scope=$(grep -Eo '(docker|libpod)-[0-9a-f]+[.]scope' "/proc/$1/cgroup" 2> /dev/null | head -n 1)
+[ -z "$scope" ] || systemctl set-property --runtime "$scope" MemorySwapMax=0 || exit
 [ "$1" = 0 ] || cat "/proc/$1/stat" 2> /dev/null || : # it has ended meanwhile
 """
 

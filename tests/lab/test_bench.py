@@ -222,15 +222,15 @@ def test_reloads_of_systemd_do_not_change_instances(
     server: Callable[..., Server], sweep: Sweep
 ) -> None:
     lab = bench_host(server, "bookworm")
+    platforms = {"cn": ["vanilla", "pinned"], "podman": ["pinned"], "gvisor": ["pinned"]}
     again = "while sleep 5; do systemctl daemon-reload; done"
     with subprocess.Popen(lab.ssh("bash", "-c", again)) as reloading:
         try:
-            folder = sweep("reload", lab.inventory, platforms={"cn": ["vanilla", "pinned"]})
+            folder = sweep("reload", lab.inventory, ok=None, platforms=platforms)
             assert reloading.poll() is None
         finally:
             reloading.kill()
-    for mode in ("vanilla", "pinned"):
-        assert read(folder / f"trials/cn-{mode}-c01-null-r01/evidence.json")["attested"]
+    assert record_outcomes(folder, "Debian 12, systemd reloaded", platforms, "") == {}
 
 
 # Facts that change with time or with a login, not because of virtbed.
