@@ -143,6 +143,19 @@ class Application(_Strict):
             raise ValueError(f"scenario server without {what}; add it to the application")
         return self
 
+    @model_validator(mode="after")
+    def _has_no_target_that_its_scenario_ignores(self) -> Self:
+        for key, scenarios in (
+            ("target_qps", ("server", "offline")), ("target_latency_ms", ("server",)),
+        ):  # fmt: skip
+            found = getattr(self, key)
+            if found is not None and self.scenario not in scenarios:
+                raise ValueError(
+                    f"{key} {found:g} found, which scenario {self.scenario} ignores; take {key} "
+                    f"out, or set scenario to {' or '.join(scenarios)}"
+                )
+        return self
+
 
 class Emulated(_Strict):
     """What emulated guests, and everything on an emulated host, run instead of the plan's trials.
@@ -255,6 +268,21 @@ class _Plan(_Strict):
     def _names_no_gpu_for_nothing(self) -> Self:
         if self.gpu is not None and not self.asks_for_gpu:
             raise ValueError(f"gpu {self.gpu!r} found, but no cell has a GPU: take `gpu` out")
+        return self
+
+    @model_validator(mode="after")
+    def _has_no_key_that_nothing_reads(self) -> Self:
+        slowed = any("slowed" in self.values(factor) for factor in FACTORS)
+        for key, is_read, reader in (
+            ("min_replicates", self.precision is not None, "precision"),
+            ("slowdown", slowed, "variant slowed"),
+        ):
+            found = getattr(self, key)
+            if not is_read and found != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"{key} {found:g} found without {reader}, so nothing would read it; add "
+                    f"{reader}, or take {key} out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -176,6 +176,36 @@ def test_a_server_needs_a_rate_and_a_bound(
         load_plan(edited(tmp_path, applications=[application]))
 
 
+@pytest.mark.parametrize(
+    ("scenario", "key", "needed"),
+    [
+        ("single_stream", "target_qps", "server or offline"),
+        ("multi_stream", "target_qps", "server or offline"),
+        ("single_stream", "target_latency_ms", "server"),
+        ("offline", "target_latency_ms", "server"),
+    ],
+)
+def test_a_target_that_the_scenario_ignores_is_refused(
+    tmp_path: Path, scenario: str, key: str, needed: str
+) -> None:
+    application = {"name": "image_classification", "scenario": scenario, key: 5}
+    ignored = f"{key} 5 found, which scenario {scenario} ignores; .* set scenario to {needed}"
+    with pytest.raises(PlanError, match=ignored):
+        load_plan(edited(tmp_path, applications=[application]))
+
+
+@pytest.mark.parametrize(
+    ("keys", "reader"),
+    [({"min_replicates": 4}, "precision"), ({"slowdown": "20%"}, "variant slowed")],
+)
+def test_a_key_that_nothing_would_read_is_refused(
+    tmp_path: Path, keys: dict[str, object], reader: str
+) -> None:
+    (name,) = keys
+    with pytest.raises(PlanError, match=f"{name} .* found without {reader}"):
+        load_plan(edited(tmp_path, **keys))
+
+
 def test_an_application_can_be_listed_at_several_scales_but_only_once_at_each(
     tmp_path: Path,
 ) -> None:
