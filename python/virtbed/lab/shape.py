@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +95,7 @@ class Shape:
         return socket * self.nodes // self.sockets
 
     def hardware(self, accelerator: Accelerator = "tcg") -> tuple[str, ...]:
-        """Return the part of QEMU's command line that defines the hardware, not the accelerator.
+        """Return the part of QEMU's command line that defines the hardware.
 
         A snapshot only starts with the same hardware.
 
@@ -105,6 +104,7 @@ class Shape:
         """
         kvm = accelerator != "tcg"
         return (
+            "-accel", "kvm" if kvm else "tcg,thread=multi",
             "-machine", "q35,kernel-irqchip=split" if kvm and self.iommu else "q35",
             "-cpu", self._processor(kvm),
             "-m", str(self.memory_mib),
@@ -115,15 +115,6 @@ class Shape:
             *(("-device", "pcie-root-port,id=spare,chassis=1,slot=1", "-device", "e1000e,bus=spare")
               if self.spare else ()),
         )  # fmt: skip
-
-    def _threads(self) -> str:
-        """Return how TCG executes the CPUs: each in a thread of its own, or all in one.
-
-        With fewer CPUs below than above, one of the server's CPUs executed an instruction that
-        another had patched meanwhile (QEMU 7.2; the int3 of a static branch of KVM, with four CPUs
-        on two), and the server's kernel crashed. In one thread, no two CPUs execute at a time.
-        """
-        return "multi" if self.cpus <= len(os.sched_getaffinity(0)) else "single"
 
     def _processor(self, kvm: bool) -> str:
         if kvm:
@@ -167,7 +158,6 @@ class Shape:
         restrict = "" if online else ",restrict=on"
         return (
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
-            "-accel", "kvm" if accelerator == "kvm" else f"tcg,thread={self._threads()}",
             *self.hardware(accelerator),
             "-kernel", str(kernel), "-initrd", str(ramdisk),
             "-append", f"{_BOOT} {_IOMMU}" if self.iommu else _BOOT,

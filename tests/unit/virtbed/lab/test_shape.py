@@ -87,24 +87,6 @@ def test_kvm_needs_its_interrupt_controller_split_for_an_iommu() -> None:
     assert values(Shape(iommu=True).hardware("tcg"), "-machine") == ["q35"]
 
 
-@pytest.mark.parametrize(
-    ("options", "below", "expected"),
-    [
-        ({"cores": 2}, 2, "tcg,thread=multi"),
-        ({"cores": 2}, 1, "tcg,thread=single"),
-        ({"cores": 2, "threads": 2}, 2, "tcg,thread=single"),
-        ({"cores": 2, "threads": 2}, 4, "tcg,thread=multi"),
-    ],
-)
-def test_more_cpus_than_this_machine_has_are_emulated_in_one_thread(
-    monkeypatch: pytest.MonkeyPatch, options: dict[str, int], below: int, expected: str
-) -> None:
-    """In several threads, a server's kernel crashed while it patched its own code."""
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(below)))
-    assert values(command(Shape(**options)), "-accel") == [expected]
-    assert values(command(Shape(**options), accelerator="kvm"), "-accel") == ["kvm"]
-
-
 def test_ssh_listens_on_the_loopback_only() -> None:
     assert values(command(Shape()), "-netdev") == ["user,id=net,hostfwd=tcp:127.0.0.1:2222-:22"]
     assert values(command(Shape(), online=False), "-netdev")[0].endswith(",restrict=on")
