@@ -6,17 +6,15 @@ placement of instances (`virtbed.placement`) is based on it.
 
 from __future__ import annotations
 
-import math
 import xml.etree.ElementTree as ET  # nosec B405 # entities are refused
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from virtbed.core_kinds import Kind as Kind
+from virtbed.core_kinds import Seen, order, split
 from virtbed_contract.kernel.topology import MOST_HWLOC_BYTES
 
 MOST_DEPTH = 200
-ALIKE = 0.9
-"""Cores are of one kind if their clock rates and capacities differ by at most a tenth: some cores
-may boost a little higher than others of the same kind."""
 SPECIAL = ("hbm", "mcdram", "gpu", "spm", "nvm", "cxl", "dax")
 """Parts of hwloc's names for memory that is not DRAM."""
 ACCELERATORS = ("0302", "12")
@@ -26,14 +24,6 @@ NVIDIA = "[10de:"
 
 class TopologyError(ValueError):
     """hwloc's description of a machine is unreadable or contradictory."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of core: all CPUs of that kind, and its description in words."""
-
-    cpus: frozenset[int]
-    words: str
 
 
 @dataclass(frozen=True)
@@ -114,7 +104,7 @@ def read(
     Args:
         xml: The output of lstopo, of hwloc 2 or 3.
         with_cpus: The nodes that the kernel lists as having CPUs; empty if it has no such list.
-        parts: The part number of each CPU, where the processor reports one (Arm).
+        parts: The kind of core of each CPU, as `kernel.topology.parts` returns it.
 
     Raises:
         TopologyError: the text is not hwloc's XML, or names no CPU.
@@ -127,7 +117,7 @@ def read(
         raise TopologyError("hwloc's XML names no CPU; run `lstopo-no-graphics` on the host")
     return Machine(
         cores=cores,
-        kinds=_kinds(root, cpus, parts or {}),
+        kinds=_kinds(root, objects, cpus, parts or {}),
         domains=_domains(objects, cores),
         nodes=_nodes(objects, set(with_cpus), cpus),
         distances=_distances(root),
@@ -296,81 +286,32 @@ def _cards(
     return cards
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """Some CPUs with the same properties, as hwloc and the processor report them."""
-
-    cpus: frozenset[int]
-    type: str
-    part: str
-    capacity: int
-    max_mhz: int
-    base_mhz: int
-
-    def like(self, other: _Seen) -> bool:
-        """Return whether both are one kind of core."""
-        rates = (
-            (self.capacity, other.capacity),
-            (self.max_mhz, other.max_mhz),
-            (self.base_mhz, other.base_mhz),
-        )
-        return (self.type, self.part) == (other.type, other.part) and all(
-            min(pair) >= ALIKE * max(pair) for pair in rates if all(pair)
-        )
-
-
-def _kinds(root: ET.Element, cpus: frozenset[int], parts: Mapping[int, str]) -> tuple[Kind, ...]:
+def _kinds(
+    root: ET.Element,
+    objects: Iterable[tuple[ET.Element, frozenset[int]]],
+    cpus: frozenset[int],
+    parts: Mapping[int, str],
+) -> tuple[Kind, ...]:
     """Return the kinds of core, the fastest first."""
-    seen: list[_Seen] = []
+    levels = _last_caches(objects)
+    told = {cpu: (parts.get(cpu, ""), levels.get(cpu, "")) for cpu in cpus}
+    seen: list[Seen] = []
     for each in root.findall("cpukind"):
         of, infos = parse_set(each.get("cpuset")) & cpus, _infos(each)
         names = ("LinuxCapacity", "FrequencyMaxMHz", "FrequencyBaseMHz")
         rates = (int(infos[n]) if infos.get(n, "").isdigit() else 0 for n in names)
-        seen += _by_part(of, parts, infos.get("CoreType", ""), *rates)
+        seen += split(of, told, infos.get("CoreType", ""), *rates)
     rest = cpus.difference(*(each.cpus for each in seen))
-    seen += _by_part(rest, parts, "", 0, 0, 0)
-    groups: list[list[_Seen]] = []
-    for one in seen:
-        alike = [group for group in groups if any(one.like(other) for other in group)]
-        groups = [group for group in groups if group not in alike]
-        groups.append([one, *(other for group in alike for other in group)])
-    # The core's type counts more than its clock rate: an efficient core may have a high limit.
-    groups.sort(key=lambda group: min(min(each.cpus) for each in group))
-    groups.sort(key=_speed, reverse=True)
-    return tuple(
-        Kind(frozenset().union(*(each.cpus for each in group)), _words(group)) for group in groups
-    )
+    seen += split(rest, told, "", 0, 0, 0)
+    return order(seen)
 
 
-def _by_part(
-    cpus: Iterable[int], parts: Mapping[int, str], kind: str, capacity: int, top: int, base: int
-) -> Iterator[_Seen]:
-    """Split CPUs by their part numbers."""
-    of: dict[str, set[int]] = {}
-    for cpu in sorted(cpus):
-        of.setdefault(parts.get(cpu, ""), set()).add(cpu)
-    for part, same in of.items():
-        yield _Seen(frozenset(same), kind, part, capacity, top, base)
-
-
-def _speed(group: list[_Seen]) -> tuple[float, ...]:
-    """Return the sort key of a kind of core; the greatest is the fastest."""
-    return (
-        math.inf if group[0].type == "IntelCore" else 0,
-        max(each.capacity for each in group),
-        max(each.max_mhz for each in group),
-        max(each.base_mhz for each in group),
-    )
-
-
-def _words(group: list[_Seen]) -> str:
-    """Return a kind of core in words: type, part number, capacity, clock rate."""
-    first = group[0]
-    parts = [first.type] if first.type else []
-    parts += [f"part {first.part}"] if first.part else []
-    for value, words in (
-        (max(each.capacity for each in group), "capacity {}"),
-        (max(each.max_mhz for each in group), "up to {} MHz"),
-    ):
-        parts += [words.format(value)] if value else []
-    return ", ".join(parts)
+def _last_caches(objects: Iterable[tuple[ET.Element, frozenset[int]]]) -> dict[int, str]:
+    """Return the highest level of cache of each CPU, such as "L3"."""
+    levels: dict[int, str] = {}
+    for each, cpus in objects:
+        kind = each.get("type") or ""
+        if kind.startswith("L") and kind.endswith("Cache"):
+            level = kind[:2]
+            levels.update((cpu, max(level, levels.get(cpu, ""))) for cpu in cpus)
+    return levels

@@ -24,6 +24,8 @@ NEAR_NODE, NEAR_CPUS, NEAR_MASK = "numa_node", "local_cpulist", "local_cpus"
 """Files in a PCI device's folder: the near node, and the near CPUs as a list and as a mask."""
 MOST_HWLOC_BYTES = 16 * 2**20
 """Largest XML of hwloc that is read; that of a machine with 1000 CPUs is below 2 MiB."""
+MONITORS = {"cpu_core": "IntelCore", "cpu_atom": "IntelAtom", "cpu_lowpower": "IntelLowPower"}
+"""Kinds of core by the performance monitor that the kernel has for each on hybrid processors."""
 CLOCKSOURCE = Path("sys/devices/system/clocksource/clocksource0/current_clocksource")
 
 
@@ -96,8 +98,17 @@ def _cpus_of(root: Place, node: int) -> tuple[int, ...]:
 
 
 def parts(root: Place) -> dict[int, str]:
-    """Return the kind of core by online CPU: Arm's implementer and part; {} on other processors."""
-    kinds = {}
+    """Return the kind of core by CPU; {} if neither the processor nor the kernel tells.
+
+    Arm's processors report implementer and part. For Intel's hybrid processors the kernel has one
+    performance monitor per kind, with its CPUs; the names of these kinds are hwloc's, which itself
+    reads them from the processor and only if it may run on every CPU.
+    """
+    kinds = {
+        cpu: kind
+        for monitor, kind in MONITORS.items()
+        for cpu in parse_cpu_list(read(root / "sys/devices" / monitor / "cpus") or "")
+    }
     for block in (read(root / "proc/cpuinfo") or "").split("\n\n"):
         keys = fields(block)
         if keys.get("processor", "").isdigit() and keys.get("CPU part"):

@@ -57,35 +57,6 @@ def test_xml_above_the_size_limit_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         hwloc.read(machines.flat(2))
 
 
-def kinds(*kinds_xml: str, parts: dict[int, str] | None = None) -> list[set[int]]:
-    every = range(6)
-    xml = machines.machine(every, machines.cores(every), outside="".join(kinds_xml))
-    return [set(kind.cpus) for kind in hwloc.read(xml, parts=parts).kinds]
-
-
-def test_cores_with_a_slightly_higher_boost_are_of_the_same_kind() -> None:
-    assert kinds(
-        machines.kind([0, 1], FrequencyMaxMHz=5200, FrequencyBaseMHz=2000),
-        machines.kind([2], FrequencyMaxMHz=5500, FrequencyBaseMHz=2000),
-        machines.kind([3, 4, 5], FrequencyMaxMHz=3900, FrequencyBaseMHz=1500),
-    ) == [{0, 1, 2}, {3, 4, 5}]
-    # In steps, of which none is a tenth.
-    steps = [machines.kind([n], LinuxCapacity=1024 - 60 * n) for n in range(6)]
-    assert kinds(*steps) == [{0, 1, 2, 3, 4, 5}]
-
-
-def test_core_types_and_part_numbers_count_more_than_clock_rates() -> None:
-    assert kinds(
-        machines.kind([0, 1], CoreType="IntelAtom", FrequencyMaxMHz=4000),
-        machines.kind([2, 3, 4, 5], CoreType="IntelCore", FrequencyMaxMHz=4000),
-    ) == [{2, 3, 4, 5}, {0, 1}]
-    like = machines.kind(range(6), LinuxCapacity=800)
-    assert kinds(like, parts={0: "a", 1: "a", 2: "b", 3: "b", 4: "b", 5: "b"}) == [
-        {0, 1}, {2, 3, 4, 5},
-    ]  # fmt: skip
-    assert kinds() == [{0, 1, 2, 3, 4, 5}]
-
-
 def test_offline_threads_and_private_caches_are_no_domains() -> None:
     every = range(4)
     private = machines.thing("L2Cache", [0, 1], machines.core(0, 1), cache_size=2**20)

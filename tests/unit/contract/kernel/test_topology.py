@@ -28,6 +28,18 @@ def test_kinds_of_cores_of_a_phone(recorded: Recorded) -> None:
     ]  # fmt: skip
 
 
+def test_kinds_of_cores_of_a_hybrid_processor(tmp_path: Path) -> None:
+    """Its performance monitors tell them, in any numbering; a processor of one kind has one."""
+    lay(tmp_path, {"sys/devices/cpu/type": "4"})
+    assert topology.parts(tmp_path) == {}
+    lists = {"core": "0-1,6", "atom": "2-3", "lowpower": "4-5"}
+    lay(tmp_path, {f"sys/devices/cpu_{name}/cpus": cpus for name, cpus in lists.items()})
+    core, atom, low = "IntelCore", "IntelAtom", "IntelLowPower"
+    assert topology.parts(tmp_path) == {
+        0: core, 1: core, 6: core, 2: atom, 3: atom, 4: low, 5: low,
+    }  # fmt: skip
+
+
 def test_isolated_and_tickless_cpus(tmp_path: Path) -> None:
     cpu = "sys/devices/system/cpu"
     lay(tmp_path, {f"{cpu}/isolated": "2-3", f"{cpu}/nohz_full": "1-3"})
