@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from virtbed.hwloc import Machine, Node
+from virtbed.locality import HEADROOM_MIB, fits
 from virtbed.placement import Topology, format_cpu_list
 from virtbed_contract.codec import decode
 from virtbed_contract.documents import GuestNode, GuestShape, HostKernel, Instance, RoleProperties
@@ -115,7 +116,8 @@ def shape(machine: Machine, instance: Instance) -> tuple[tuple[int, ...], GuestS
         The instance's CPUs in the order of its vCPUs, and the guest's topology.
 
     Raises:
-        ShapeError: the memory is not that of the CPUs' own nodes, or there are too many numbers.
+        ShapeError: the memory is not that of the CPUs' own nodes, a node has too little of it, or
+            there are too many numbers.
     """
     taken = frozenset(instance.cpu_ids)
     every = [core for core in machine.cores if taken & {*core}]
@@ -207,6 +209,12 @@ def _nodes(
         nearest = min(homes, key=partial(_apart, grid, place))
         all_of[homes[nearest]].append(place)
     share, left = divmod(instance.memory_mib, len(near))
+    for node, _ in near:
+        if not fits([node], share):
+            raise ShapeError(
+                f"node {node.node} has {node.memory_mib} MiB, {share + HEADROOM_MIB} MiB needed "
+                f"for one of the guest's {len(near)} nodes, the emulator and the kernel"
+            )
     return tuple(
         GuestNode(
             host=node.node,

@@ -50,7 +50,8 @@ class Node:
     Attributes:
         node: Its number.
         cpus: The CPUs near it; may be empty.
-        memory_mib: Its memory in MiB, may be 0; None if no node of the machine reports any.
+        memory_mib: Its memory in MiB without reserved huge pages, which no instance can use; may be
+            0; None if no node of the machine reports any.
         own: Whether the kernel lists CPUs as the node's own.
         dram: Whether its memory is DRAM, and not HBM, CXL, a GPU's or persistent memory.
     """
@@ -241,7 +242,7 @@ def _nodes(
         infos = _infos(each)
         kind = " ".join((each.get("subtype") or "", infos.get("MemoryTier", ""))).lower()
         special = any(word in kind for word in SPECIAL) or any("DAX" in name for name in infos)
-        number, mib = _number(each, "os_index"), _number(each, "local_memory") // 2**20
+        number, mib = _number(each, "os_index"), _memory_mib(each)
         near &= cpus
         own = number in with_cpus if with_cpus else bool(near)
         found.append(Node(number, near, mib, own and bool(near), not special))
@@ -256,6 +257,14 @@ def _nodes(
     if not any(node.memory_mib for node in found):
         found = [replace(node, memory_mib=None) for node in found]
     return tuple(sorted(found, key=lambda node: node.node))
+
+
+def _memory_mib(node: ET.Element) -> int:
+    """Return a node's memory without its reserved huge pages, in MiB."""
+    pages = [(_number(each, "size"), _number(each, "count")) for each in node.findall("page_type")]
+    normal = min(pages, default=(0, 0))
+    reserved = sum(size * number for size, number in pages if size > normal[0])
+    return max(0, _number(node, "local_memory") - reserved) // 2**20
 
 
 def _distances(root: ET.Element) -> dict[tuple[int, int], int]:

@@ -200,6 +200,12 @@ def test_memory_of_nodes_that_are_not_the_cpus_own_is_refused() -> None:
         shaped(smt(2, 4, nodes=True), "4-5", "0")
 
 
+def test_a_guest_whose_part_of_the_memory_does_not_fit_one_of_its_nodes_is_refused() -> None:
+    """Each of its nodes is bound strictly to one of the host: what fits both together is killed."""
+    with pytest.raises(ShapeError, match=r"node 0 has 9000 MiB, 9012 MiB needed .* 2 nodes"):
+        shaped(smt(2, 4, nodes=True), "2-3,4-5", "0-1", 17000)
+
+
 def test_a_guest_that_needs_too_many_vcpu_numbers_is_refused() -> None:
     with pytest.raises(ShapeError, match="would need 256 vCPU numbers, at most 255"):
         shaped(smt(1, 128), "0-127")

@@ -66,6 +66,14 @@ def test_offline_threads_and_private_caches_are_no_domains() -> None:
     assert [(d.name, set(d.cpus), d.size_kib) for d in machine.domains] == [("L2", {2, 3}, 1024)]
 
 
+def test_reserved_huge_pages_are_no_memory_of_a_node() -> None:
+    """An instance that is bound to the node cannot use them, and would be killed."""
+    pages = '<page_type size="4096" count="1000"/><page_type size="2097152" count="4000"/>'
+    node = machines.thing("NUMANode", range(2), pages, os_index=0, local_memory=9000 * 2**20)
+    xml = machines.machine(range(2), node, machines.cores(range(2)))
+    assert [node.memory_mib for node in hwloc.read(xml).nodes] == [1000]
+
+
 def test_the_output_of_this_machines_hwloc_is_parsed() -> None:
     program = shutil.which("lstopo-no-graphics")
     if program is None:
