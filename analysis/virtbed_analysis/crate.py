@@ -68,7 +68,7 @@ def archive(folder: Path, output: Path, locks: Mapping[str, Path]) -> int:
     files = {f"{name}/{inside}": path for inside, path in _files(folder)}
     files |= {f"{_LOCKS}/{name}": path for name, path in sorted(locks.items())}
     metadata = _metadata(name, started, files)
-    write_whole(output, lambda temporary: _write(temporary, files, metadata))
+    write_whole(output, lambda temporary: _write(folder, temporary, files, metadata))
     return len(files)
 
 
@@ -120,11 +120,23 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
                 + "replace it by the file itself, or remove the link"
             )
         if path.is_file():
+            member = zipfile.ZipInfo(name)
+            member.file_size = member.compress_size = path.stat().st_size
+            _check(folder, member)
             yield name, path
         elif not path.is_dir():
             raise AnalysisError(
                 plain(f"{folder}: {name} is neither a file nor a folder; ") + "remove it"
             )
+
+
+def _check(folder: Path, member: zipfile.ZipInfo) -> None:
+    """Raise AnalysisError if `problems` would refuse an archive of a folder for a member."""
+    if why := members.fault(member):
+        raise AnalysisError(
+            plain(f"{folder}: the file {member.filename[:200]} {why}; virtbed verify refuses such ")
+            + "an archive: remove the file, or rename or shorten it"
+        )
 
 
 def _metadata(name: str, published: str | None, files: Mapping[str, Path]) -> str:
@@ -142,28 +154,36 @@ def _metadata(name: str, published: str | None, files: Mapping[str, Path]) -> st
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
 
-def _write(output: Path, files: Mapping[str, Path], metadata: str) -> None:
-    lines = []
+def _write(folder: Path, output: Path, files: Mapping[str, Path], metadata: str) -> None:
     with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED) as packed:
-        for name, content in _contents(files, metadata):
-            packed.writestr(zipfile.ZipInfo(name, _MADE), content, zipfile.ZIP_DEFLATED)
-            lines.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
+        packed.writestr(zipfile.ZipInfo(METADATA, _MADE), metadata, zipfile.ZIP_DEFLATED)
+        lines = [f"{hashlib.sha256(metadata.encode()).hexdigest()}  {METADATA}\n"]
+        for name, path in files.items():
+            info = zipfile.ZipInfo(name, _MADE)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            lines.append(f"{_pack(packed, info, path)}  {name}\n")
+            _check(folder, info)  # only now is its packed size known
         packed.writestr(zipfile.ZipInfo(MANIFEST, _MADE), "".join(lines), zipfile.ZIP_DEFLATED)
 
 
-def _contents(files: Mapping[str, Path], metadata: str) -> Iterator[tuple[str, bytes]]:
-    yield METADATA, metadata.encode()
-    for name, path in files.items():
-        yield name, _content(path)
+def _pack(packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> str:
+    """Add a file to an archive, in parts; return its SHA-256.
 
-
-def _content(path: Path) -> bytes:
-    """Return a file's bytes; raise if it has become a FIFO or a folder since it was listed."""
+    Raises:
+        AnalysisError: It has become a FIFO or a folder since it was listed.
+    """
     opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(opened, "rb") as file:
-        if not stat.S_ISREG(os.fstat(opened).st_mode):
+        status = os.fstat(opened)
+        if not stat.S_ISREG(status.st_mode):
             raise AnalysisError(f"{plain(str(path))} is not a regular file; remove it")
-        return file.read()
+        hasher = hashlib.sha256()
+        info.file_size = status.st_size  # zipfile decides by it whether the sizes need 64 bits
+        with packed.open(info, "w") as member:
+            while part := file.read(members.PART):
+                hasher.update(part)
+                member.write(part)
+        return hasher.hexdigest()
 
 
 def _unlike(packed: zipfile.ZipFile) -> Iterator[str]:

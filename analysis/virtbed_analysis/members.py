@@ -30,7 +30,7 @@ MOST_RATIO = 100
 """The largest accepted compression ratio; results of equal samples, the most regular, reach 50."""
 _SMALL = 2**20  # bytes: a smaller member is harmless at any compression ratio
 _LONGEST_NAME, _LONGEST_PART = 1000, 255
-_PART = 2**20  # bytes at a time
+PART = 2**20  # bytes at a time
 _ENTRY = b"PK\x01\x02"
 UNREADABLE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, RuntimeError,
@@ -91,11 +91,12 @@ def faults(file: Path, packed: zipfile.ZipFile) -> Iterator[str]:
         if times > 1:
             yield f"{plain(name)} occurs {times} times"
     for info in members:
-        if why := _fault(info):
+        if why := fault(info):
             yield f"{plain(info.filename)[:200]} {why}"
 
 
-def _fault(info: zipfile.ZipInfo) -> str:
+def fault(info: zipfile.ZipInfo) -> str:
+    """Return the reason not to unpack a member, by its name, kind and sizes; empty if none."""
     parts = info.filename.split("/")
     if info.filename.startswith("/") or ".." in parts or "\\" in info.filename:
         return "would be unpacked outside of its folder"
@@ -140,11 +141,11 @@ def unpack(packed: zipfile.ZipFile, info: zipfile.ZipInfo, place: Path) -> None:
     path = place.joinpath(*info.filename.split("/"))
     path.parent.mkdir(parents=True, exist_ok=True)
     with packed.open(info) as source, path.open("xb") as target:
-        shutil.copyfileobj(source, target, _PART)
+        shutil.copyfileobj(source, target, PART)
 
 
 def _parts(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
     source: IO[bytes]
     with packed.open(info) as source:
-        while part := source.read(_PART):
+        while part := source.read(PART):
             yield part

@@ -136,6 +136,26 @@ def test_files_that_are_not_part_of_the_sweep_are_not_archived(
     assert not (quick.path / "report.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "found"),
+    [
+        ("a\nb", 1, r"b has unprintable characters in its name; virtbed verify refuses"),
+        (os.fsdecode(b"bad\xff"), 1, r"bad\\udcff has unprintable characters in its name"),
+        ("a\\b", 1, r"would be unpacked outside of its folder"),
+        ("zeros", 2**21, r"the file quick/zeros unpacks to more than 100 times its size"),
+        ("large", members.MOST_MEMBER_BYTES + 1, r"large has 1024 MiB, at most 1024 MiB"),
+    ],
+)
+def test_a_file_with_which_an_archive_would_be_refused_is_named(
+    quick: Any, tmp_path: Path, name: str, size: int, found: str
+) -> None:
+    with (quick.path / name).open("wb") as file:
+        file.truncate(size)
+    with pytest.raises(AnalysisError, match=found):
+        archive(quick.path, tmp_path / "quick.zip", {})
+    assert not (tmp_path / "quick.zip").exists()
+
+
 def test_a_design_does_not_name_the_place_of_an_archive(
     quick: Any, tmp_path: Path, locks: dict[str, Path]
 ) -> None:
