@@ -176,14 +176,18 @@ def interrupts(root: Place, cpus: Iterable[int]) -> Optional[dict[str, int]]:
 
 
 def aimed(root: Place, cpus: Iterable[int]) -> Optional[str]:
-    """Return the kernel list of the interrupts that may fire on some CPUs."""
+    """Return the kernel list of the interrupts that may fire on some CPUs.
+
+    The CPU that the kernel has chosen counts, and also a setting that leaves only these CPUs: the
+    kernel carries some changes out at the next interrupt.
+    """
     wanted, numbers, readable = set(cpus), [], False
     for folder in (root / IRQS).glob("[0-9]*"):
-        text = read(folder / "effective_affinity_list") or read(folder / "smp_affinity_list")
-        if text:
-            readable = True
-            if wanted & set(parse_cpu_list(text)):
-                numbers.append(int(folder.name))
+        names = ("effective_affinity_list", "smp_affinity_list")
+        chosen, permitted = (set(parse_cpu_list(read(folder / name) or "")) for name in names)
+        readable = readable or bool(chosen or permitted)
+        if wanted & (chosen or permitted) or (permitted and permitted <= wanted):
+            numbers.append(int(folder.name))
     return format_cpu_list(numbers) if readable else None
 
 

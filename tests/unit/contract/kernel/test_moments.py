@@ -101,6 +101,22 @@ def test_each_kind_of_event_is_counted_separately(tmp_path: Path, what: str) -> 
     assert encode(decode(Moved, found)) == found
 
 
+@pytest.mark.parametrize(
+    ("chosen", "permitted", "aimed"),
+    [("0", "0-3", ""), ("1", "0-3", "7"), ("0", "1", "7"), ("0", "1-2", "7"), ("0", "0-1", ""),
+     ("", "0-3", "7"), ("", "0", "")],
+)  # fmt: skip
+def test_an_interrupt_is_aimed_at_cpus_by_choice_or_as_the_only_permitted_ones(
+    tmp_path: Path, chosen: str, permitted: str, aimed: str
+) -> None:
+    """A device that has not interrupted since its affinity was set still shows the old CPU."""
+    irq = "proc/irq/7"
+    root = lay(tmp_path, {
+        f"{irq}/effective_affinity_list": chosen, f"{irq}/smp_affinity_list": permitted,
+    })  # fmt: skip
+    assert moments.aimed(root, (1, 2)) == aimed
+
+
 def test_a_changed_setting_and_a_one_shot_timer_are_reported(tmp_path: Path) -> None:
     before, after = read(tmp_path / "a"), read(tmp_path / "b", up="110.25")
     before["timers"]["run-r7.timer"] = ""
