@@ -95,10 +95,15 @@ def digests(folder: Path) -> Digests:
     Raises:
         OSError: one cannot be read, is missing, or is no regular file.
     """
-    return Digests(_digest(folder / "result.json"), _digest(folder / "evidence.json"))
+    return Digests(digest(folder / "result.json"), digest(folder / "evidence.json"))
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        OSError: it cannot be read, is missing, or is no regular file.
+    """
     # O_NONBLOCK: opening a FIFO would wait for a writer.
     opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

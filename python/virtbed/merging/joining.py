@@ -6,7 +6,6 @@ further call changes nothing.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections import Counter
@@ -216,7 +215,7 @@ class _Joint:
         if existing:
             # Of several with equally many, the first, so that the joined folder's own plan stays.
             most = max(existing, key=_replicates)
-            _write(self.into / "plan.yml", most.read_bytes())
+            _copy_file(most, self.into / "plan.yml")
 
     def _take(self, trial: str, one: Measured) -> bool:
         """Copy a trial's files, its result last; return whether the joined folder lacked them."""
@@ -366,12 +365,34 @@ def _copy(source: Path, target: Path, digests: Digests | None = None) -> None:
     ):
         if path.name == skipped or path.name.startswith("."):
             continue
-        content = path.read_bytes()
-        found = hashlib.sha256(content).hexdigest()
-        if found != needed.get(path.name, found):
-            raise MergeError(f"{path} was changed while it was merged; call again")
         target.mkdir(parents=True, exist_ok=True)
-        _write(target / path.name, content)
+        _copy_file(path, target / path.name, needed.get(path.name))
+
+
+def _copy_file(source: Path, target: Path, needed: str | None = None) -> None:
+    """Copy a regular file atomically, in parts, unless the target has its content.
+
+    Args:
+        source: The file to read.
+        target: The file to write.
+        needed: The digest that it must have; None for any.
+
+    Raises:
+        MergeError: It has another digest, or is changed meanwhile.
+        OSError: It is no regular file, or a file cannot be read or written.
+    """
+    found = records.digest(source)
+    changed = MergeError(f"{source} was changed while it was merged; call again")
+    if needed not in (None, found):
+        raise changed
+
+    def copy(temporary: Path) -> None:
+        shutil.copyfile(source, temporary, follow_symlinks=False)
+        if records.digest(temporary) != found:
+            raise changed
+
+    if not (target.is_file() and records.digest(target) == found):
+        write_whole(target, copy)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -6,19 +6,19 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from virtbed import ledger_view, records
 from virtbed.ledger import NAME, Digests, LedgerError
 from virtbed.platforms import Platforms
 from virtbed.sweep.admission import placement_words
+from virtbed.sweep.judging import Judge
 from virtbed.sweep.recording import DOCTOR
 from virtbed.sweep.several import REPORTS
-from virtbed.sweep.standing import BadResultError, read_result, trusted, unchanged
+from virtbed.sweep.standing import BadResultError
 from virtbed_contract import json_file
 from virtbed_contract.codec import DocumentError, decode, encode
-from virtbed_contract.identifiers import DESIGN, FAILURE, HOST_REPORT
-from virtbed_contract.objections import Planned
+from virtbed_contract.identifiers import DESIGN, HOST_REPORT
 from virtbed_contract.sweep import Design, Failure, HostReport, PlannedPlacement
 
 _Document = TypeVar("_Document")
@@ -93,17 +93,21 @@ def _read(folder: Path) -> Source:
     design = _document(folder / "design.json", Design, DESIGN)
     if len({row.id for row in design.trials}) < len(design.trials):
         raise MergeError(f"{folder}/design.json: it lists a trial twice, each trial once is needed")
+    plan = folder / "plan.yml"
+    if os.path.lexists(plan) and (plan.is_symlink() or not plan.is_file()):
+        raise MergeError(
+            f"{plan}: it is no regular file; replace it by the plan itself, or move it away"
+        )
     reports = dict(_reports(folder))
     results: dict[str, Measured] = {}
     failures: dict[str, Failure] = {}
     bad: dict[str, str] = {}
-    judge = _Judge(design, Planned.of(design), reports, _known(folder))
+    judge = Judge(folder, design, reports.keys())
     for path in sorted((folder / "trials").glob("*")):
         try:
-            if path.is_symlink():
-                raise BadResultError("it is a symbolic link")
-            if os.path.lexists(path / "result.json"):
-                results[path.name] = judge.measured(path)
+            if path.is_symlink() or os.path.lexists(path / "result.json"):
+                trial, found = judge.check(path)
+                results[path.name] = Measured(path, trial["host"], trial["attempt"], found)
             elif (path / "failure.json").exists():
                 failures[path.name] = judge.failure(path)
         except BadResultError as error:
@@ -112,75 +116,6 @@ def _read(folder: Path) -> Source:
         bad[name] = "no result.json found, one needed: the folder's ledger marks the trial as done"
     earlier = dict(_earlier(folder))
     return Source(folder, design, reports, results, failures, earlier, bad, _holder(folder))
-
-
-@dataclass(frozen=True)
-class _Judge:
-    """Checks whether a trial's folder holds a valid result of a design.
-
-    Attributes:
-        planned: What the design plans.
-        reports: The reports of the hosts, by the host's name.
-        known: The digests that the folder's ledger knows, by the trial's id.
-    """
-
-    design: Design
-    planned: Planned
-    reports: Mapping[str, HostReport]
-    known: Mapping[str, Digests]
-
-    def measured(self, path: Path) -> Measured:
-        """Return a trial's valid result.
-
-        Raises:
-            BadResultError: It is damaged, belongs to another trial or sweep, was changed, or the
-                report would leave it out.
-        """
-        if path.name in self.known:
-            unchanged(path, self.known[path.name])
-        result, proof = read_result(path)
-        try:
-            found = records.digests(path)
-        except OSError as error:
-            raise BadResultError(str(error)) from error
-        trial = result["trial"]
-        for name, value, needed in self._labels(trial, path.name):
-            if value != needed:
-                raise BadResultError(f"result.json: {name} {value!r} found, {needed!r} needed")
-        if trial["host"] not in self.reports:
-            hosts = ", ".join(sorted(self.reports))
-            raise BadResultError(f"result.json: host {trial['host']!r} found, {hosts} needed")
-        trusted(result, proof, self.planned)
-        return Measured(path, trial["host"], trial["attempt"], found)
-
-    def failure(self, path: Path) -> Failure:
-        """Return the failure in a trial's folder.
-
-        Raises:
-            BadResultError: It is damaged, or belongs to another trial or sweep.
-        """
-        try:
-            found = decode(Failure, json_file.read(path / "failure.json"), "failure.json")
-        except DocumentError as error:
-            raise BadResultError(str(error)) from error
-        if (found.schema, found.id) != (FAILURE, path.name) or path.name not in self.planned.trials:
-            raise BadResultError(
-                f"failure.json: trial {found.id} found; {path.name}, planned in design.json, needed"
-            )
-        return found
-
-    def _labels(self, trial: Mapping[str, Any], name: str) -> Iterator[tuple[str, object, object]]:
-        """Yield name, found value and needed value of each label of a result."""
-        if name not in self.planned.trials:
-            raise BadResultError("it is not among the trials that design.json plans")
-        labels = {
-            **self.planned.trials[name],
-            "plan_digest": self.design.plan_digest,
-            "image_digest": self.design.image_digest,
-        }
-        for key, needed in labels.items():
-            if key in trial:
-                yield key, trial[key], needed
 
 
 def identity(design: Design, report: HostReport, platforms: Platforms) -> dict[str, str]:
@@ -239,14 +174,6 @@ def _document(path: Path, kind: type[_Document], schema: str) -> _Document:
         raise MergeError(
             f"{path.parent}: {error}; the results folder of a sweep that was started is needed"
         ) from error
-
-
-def _known(folder: Path) -> dict[str, Digests]:
-    """Return the digests that a folder's ledger knows, by trial; empty if it cannot be read."""
-    try:
-        return ledger_view.digests(folder / NAME) if (folder / NAME).exists() else {}
-    except LedgerError:
-        return {}
 
 
 def _holder(folder: Path) -> str:

@@ -61,9 +61,8 @@ def widen(folder: Path, host: str) -> None:
                 folder / "design.json", encode(replace(design, placements=(), hosts=hosts))
             )
     if (folder / DOCTOR).exists():
-        report = (folder / DOCTOR).read_text(encoding="utf-8", errors="replace")
-        records.write_text(folder / report_of(host), report)
-        (folder / DOCTOR).unlink()
+        (folder / REPORTS).mkdir(exist_ok=True)
+        (folder / DOCTOR).replace(folder / report_of(host))
 
 
 def planned_hosts(folder: Path) -> dict[str, PlannedHost]:

@@ -223,10 +223,14 @@ class Sweep:
         )  # fmt: skip
         for replicate, other in sorted(done.items()):
             line = f"replicate {replicate} is complete in {other.folder.name}"
-            self._progress.say(
-                f"{line}, but its host is unlike this one ({other.unlike}): repeated here; leave "
-                "that folder out of virtbed merge"
-                if other.unlike
-                else f"{line}: not repeated here"
-            )
-        return frozenset(number for number, other in done.items() if not other.unlike)
+            if other.unlike:
+                line += (
+                    f", but its host is unlike this one ({other.unlike}): repeated here; leave "
+                    "that folder out of virtbed merge"
+                )
+            elif other.bad:
+                line += f", but a result there is not valid ({other.bad}): repeated here"
+            else:
+                line += ": not repeated here"
+            self._progress.say(line)
+        return frozenset(number for number, other in done.items() if other.usable)

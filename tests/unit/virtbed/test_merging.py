@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from virtbed import ledger_view
+from virtbed import ledger_view, records
 from virtbed.cli import app
 from virtbed.fleet_ledger import SEVERAL, FleetLedger
 from virtbed.lease import Holder, LeaseError, locked, until
 from virtbed.ledger import NAME, Digests, Ledger
-from virtbed.merging import MergeError, joining, merge, sources
+from virtbed.merging import MergeError, joining, merge
 from virtbed.merging.sources import identity, read_source
 from virtbed.sweep.several import REPORTS, report_of
 from virtbed_analysis.frames import read_sweep
@@ -116,19 +116,19 @@ def test_missing_replicates_are_reported(cluster: Cluster, shards: list[Path]) -
 def test_a_merge_that_was_killed_is_finished_by_the_next(
     cluster: Cluster, shards: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    into, write = cluster.results / "joined", joining._write
+    into, write_whole = cluster.results / "joined", joining.write_whole
     left = 0
 
-    def killed(path: Path, text: bytes) -> None:
+    def killed(path: Path, write: Callable[[Path], object]) -> None:
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
-        write(path, text)
+        write_whole(path, write)
 
-    monkeypatch.setattr(joining, "_write", killed)
+    monkeypatch.setattr(joining, "write_whole", killed)
     kills = 0
-    for budget in range(1, 40, 2):  # of the files, 29 in all
+    for budget in range(1, 12):  # of the files that are written, 29 in all
         left = budget
         try:
             merge(into, shards, PLATFORMS)
@@ -136,7 +136,7 @@ def test_a_merge_that_was_killed_is_finished_by_the_next(
             kills += 1
             assert all((into / "trials" / t / "evidence.json").exists() for t in results(into))
     assert kills > 5 and len(results(into)) == 6
-    monkeypatch.setattr(joining, "_write", write)
+    monkeypatch.setattr(joining, "write_whole", write_whole)
     assert merge(into, shards, PLATFORMS).results == 6
     assert merge(into, shards, PLATFORMS).taken == {}
 
@@ -529,14 +529,52 @@ def test_a_shard_that_is_still_carried_out_is_completed_by_a_later_merge(
     assert not merge(into, [part], PLATFORMS).taken and content(into) == before
 
 
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_a_plan_that_is_no_file_is_refused(
+    cluster: Cluster, shards: list[Path], tmp_path: Path, kind: str
+) -> None:
+    """A link may lead to a file that only this user may read."""
+    (secret := tmp_path / "secret").write_text("secret")
+    (plan := shards[1] / "plan.yml").unlink()
+    plan.symlink_to(secret) if kind == "link" else plan.mkdir()
+    into = cluster.results / "joined"
+    with pytest.raises(MergeError, match=r"plan\.yml: it is no regular file"):
+        merge(into, shards, PLATFORMS)
+    assert not into.exists()
+
+
+def test_a_file_that_becomes_a_link_while_it_is_copied_is_not_followed(
+    cluster: Cluster, shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (secret := tmp_path / "secret").write_text("secret")
+    trial = shards[0] / "trials" / one_of(shards[0])
+    log, read = trial / "mlperf_log_summary.txt", records.digest
+
+    def replaced(path: Path) -> str:
+        found = read(path)
+        if path == log:
+            log.unlink()
+            log.symlink_to(secret)
+        return found
+
+    monkeypatch.setattr(records, "digest", replaced)
+    into = cluster.results / "joined"
+    with pytest.raises(OSError, match="symbolic link"):
+        merge(into, shards, PLATFORMS)
+    assert not any(
+        path.is_symlink() or (path.is_file() and path.read_bytes() == b"secret")
+        for path in into.rglob("*")
+    )
+
+
 def test_a_trial_that_changes_while_it_is_read_is_read_again(
     cluster: Cluster, shards: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its result replaces an earlier one, after the ledger's digests were read."""
-    trial, read = one_of(shards[0]), sources._known
-    stale = read(shards[0]) | {trial: Digests("0" * 64, "0" * 64)}
+    trial, read = one_of(shards[0]), ledger_view.digests
+    stale = read(shards[0] / NAME) | {trial: Digests("0" * 64, "0" * 64)}
     answers = iter([stale])
-    monkeypatch.setattr(sources, "_known", lambda folder: next(answers, read(folder)))
+    monkeypatch.setattr(ledger_view, "digests", lambda path: next(answers, read(path)))
     into = cluster.results / "joined"
     with Ledger(shards[0] / NAME) as ledger:
         ledger.take(Holder.here(), until(60))

@@ -205,6 +205,31 @@ def test_replicates_of_an_unlike_host_are_repeated(
     assert cluster.fake.blocks == []
 
 
+@pytest.mark.parametrize("fault", ["torn", "edited", "of another trial", "no evidence"])
+def test_a_replicate_with_a_bad_result_on_another_host_is_repeated(
+    cluster: Cluster, fault: str
+) -> None:
+    """`virtbed merge` leaves that result out, so the joined sweep would lack it."""
+    first, other = sorted((cluster.sweep("1/3", "n1").folder / "trials").iterdir())
+    result = first / "result.json"
+    if fault == "torn":
+        result.write_text(result.read_text()[:200])
+    elif fault == "edited":
+        result.write_text(result.read_text().replace('"attempt": 1', '"attempt": 2'))
+    elif fault == "of another trial":
+        result.write_text((other / "result.json").read_text())
+    else:
+        (first / "evidence.json").unlink()
+    again = cluster.sweep("1/3", "n2").folder
+    assert results(again) == {first.name, other.name}
+    said = cluster.output.getvalue()
+    assert (
+        f"complete in demo.shard-1-of-3.n1, but a result there is not valid ({first.name}" in said
+    )
+    cluster.sweep("1/3", "n3")  # the second host has a whole one
+    assert cluster.fake.blocks == []
+
+
 def test_an_interrupted_shard_continues_where_it_stopped(
     cluster: Cluster, harness_document: Json
 ) -> None:
