@@ -62,13 +62,14 @@ class Search:
         """
         parts, below = self._parts(pool, domains)
         if not below:
-            return self._in_turn(pool, sorted(pool))[:cores]
+            order = sorted(pool, key=lambda cpu: (self._foreign([cpu], pool), cpu))
+            return self._in_turn(pool, order)[:cores]
         holding = [n for n, part in enumerate(parts) if len(part) >= cores]
         if self._must in pool:
             holding = [n for n in holding if self._must in parts[n]]
         if holding:
             answers = [self._select(parts[n], cores, below[n]) for n in holding]
-            return min(answers, key=self._score)
+            return min(answers, key=lambda cpus: self._score(cpus, pool))
         together: list[int] = []
         left = set(range(len(parts)))
         while len(together) < cores:
@@ -121,12 +122,19 @@ class Search:
             min(part),
         )
 
-    def _score(self, cpus: Sequence[int]) -> tuple[object, ...]:
-        """Return the sort key of a result; the least is the best.
+    def _foreign(self, cpus: Iterable[int], pool: frozenset[int]) -> int:
+        """Return the number of other threads of CPUs' cores outside a pool: others may run there.
+
+        They are outside our cpuset, or not isolated.
+        """
+        return sum(thread not in pool for cpu in cpus for thread in self._core[cpu])
+
+    def _score(self, cpus: Sequence[int], pool: frozenset[int]) -> tuple[object, ...]:
+        """Return the sort key of a result from a pool; the least is the best.
 
         In order: memory fits, memory of the CPUs' own nodes, fewest domains, no cache shared with
-        housekeeping, fewest SMT siblings, near a GPU, fewest domains shared with housekeeping,
-        lowest CPU.
+        housekeeping, fewest SMT siblings, fewest threads of their cores outside the pool, near a
+        GPU, fewest domains shared with housekeeping, lowest CPU.
         """
         taken = frozenset(cpus)
         touched = Counter(d.name for d in self._tree if d.cpus & taken)
@@ -137,6 +145,7 @@ class Search:
             touched.total() - len(touched),
             bool(taken & self._near_kept),
             len(cpus) - len(cores),
+            self._foreign(cpus, pool),
             not taken & self._cards,
             sum(bool(d.cpus & taken and d.cpus & self._kept) for d in self._tree),
             min(cpus),

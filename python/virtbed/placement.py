@@ -224,9 +224,10 @@ def place(
     1. memory of the CPUs' own node, in which the instance fits;
     2. no cache shared with the housekeeping CPUs;
     3. the fewest SMT siblings;
-    4. a node that a GPU is attached to;
-    5. the fewest domains shared with the housekeeping CPUs;
-    6. the lowest CPU.
+    4. cores of which all threads are measured ones, so that nothing else runs on them;
+    5. a node that a GPU is attached to;
+    6. the fewest domains shared with the housekeeping CPUs;
+    7. the lowest CPU.
 
     Within the choice, one thread of every core comes before any second thread.
 

@@ -40,6 +40,17 @@ def test_second_threads_come_after_every_core() -> None:
     assert set(best(machine, {0, 4}, 5)) >= {1, 2, 3}
 
 
+def test_cores_whose_other_threads_are_outside_the_pool_come_last() -> None:
+    """Outside our cpuset, others may run on them; outside the isolated CPUs, anyone."""
+    machine = host(nodes=1, cores_per_node=4, threads=2).machine
+    assert search(machine, {0, 4}).best(frozenset({1, 2, 6}), 1) == [2]
+    assert search(machine, {0, 4}).best(frozenset({1, 2, 6}), 2) == [2, 1]
+    two = host(nodes=2, cores_per_node=2, threads=2).machine
+    assert search(two, set()).best(frozenset({0, 1, 2, 3, 6, 7}), 2) == [2, 3]
+    # A core fewer is more than a strange thread.
+    assert set(search(two, set()).best(frozenset({0, 1, 2, 6}), 2)) == {0, 1}
+
+
 def test_a_node_with_too_little_memory_is_avoided() -> None:
     machine = host(nodes=2, cores_per_node=2).machine
     small, large = machine.nodes
