@@ -96,7 +96,7 @@ def test_a_second_sweep_at_the_same_time_is_refused(write_plan: Any) -> None:
     plan, folder = write_plan("twice")
     lock = Path("/run/virtbed/lock")
     lock.parent.mkdir(exist_ok=True)
-    holder = subprocess.Popen(["flock", "--no-fork", lock, "sleep", "60"])
+    holder = subprocess.Popen(["flock", "--no-fork", lock, "sleep", "600"])
     try:
         done = run("virtbed", "sweep", plan, ok=False)
     finally:

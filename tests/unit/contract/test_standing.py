@@ -50,7 +50,7 @@ def test_only_instances_of_virtbed_are_listed(tmp_path: Path) -> None:
     assert found["unseen"] == []
 
 
-@pytest.mark.parametrize("argv", [["false"], ["sleep", "30"]])
+@pytest.mark.parametrize("argv", [["false"], ["sleep", "600"]])
 def test_an_engine_that_does_not_answer_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str]
 ) -> None:

@@ -169,8 +169,8 @@ def test_no_quota_is_none(tmp_path: Path, files: dict[str, str], unlimited: dict
 
 
 def test_only_processes_with_the_instances_mark_are_found() -> None:
-    marked = subprocess.Popen(["sleep", "60"], env=os.environ | {"VIRTBED_INSTANCE": "unit-r01"})
-    other = subprocess.Popen(["sleep", "60"], env=os.environ | {"VIRTBED_INSTANCE": "unit-r012"})
+    marked = subprocess.Popen(["sleep", "600"], env=os.environ | {"VIRTBED_INSTANCE": "unit-r01"})
+    other = subprocess.Popen(["sleep", "600"], env=os.environ | {"VIRTBED_INSTANCE": "unit-r012"})
     try:
         assert processes.marked("^unit-r01$") == [marked.pid]
     finally:

@@ -154,7 +154,7 @@ def test_another_users_processes_are_no_strays(
     abandoned = tmp_path / "plays" / "4194305-1-x"
     abandoned.mkdir(parents=True)
     his = os.environ | {ansible._MARK: "1", "TMPDIR": f"{abandoned}/tmp"}
-    other = subprocess.Popen(["sleep", "60"], env=his, user=65532, group=65532, extra_groups=[])
+    other = subprocess.Popen(["sleep", "600"], env=his, user=65532, group=65532, extra_groups=[])
     try:
         assert ansible.end_strays() == [] and other.poll() is None
         scratch.remove_abandoned()

@@ -144,7 +144,7 @@ def test_a_process_without_the_lock_kills_no_playbook(
 
     monkeypatch.setattr(ansible, "play", play)
     monkeypatch.setattr(benches, "RUN", tmp_path / "run")
-    other = subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "1"}, start_new_session=True)
+    other = subprocess.Popen(["sleep", "600"], env=os.environ | {MARK: "1"}, start_new_session=True)
     try:
         threading.Thread(target=other.wait).start()
         Bench().play("status")
@@ -206,7 +206,7 @@ def playbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subpro
     monkeypatch.setattr(benches, "RUN", tmp_path / "run")
     monkeypatch.setattr(benches, "LOCK_WAIT_S", 0)
     monkeypatch.setattr(benches, "HOLD_WAIT_S", 0)
-    process = subprocess.Popen(["sleep", "60"])
+    process = subprocess.Popen(["sleep", "600"])
     yield process
     process.kill()
     process.wait()

@@ -217,7 +217,7 @@ SOON = time.time() + 1000
 
 
 def test_two_controllers_cannot_take_one_sweep(tmp_path: Path) -> None:
-    child = subprocess.Popen(["sleep", "60"])
+    child = subprocess.Popen(["sleep", "600"])
     try:
         started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
         other = replace(HERE, pid=child.pid, started=started)

@@ -206,7 +206,7 @@ def test_leftovers_are_found_by_label_mark_and_files_and_are_not_changed(tmp_pat
 
 def test_an_engine_that_hangs_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contract, "ASK_S", 0.2)
-    found = standing({"enclosure_a": ["sleep", "60"]}, tmp_path, tmp_path)
+    found = standing({"enclosure_a": ["sleep", "600"]}, tmp_path, tmp_path)
     assert "sleep gives no answer within" in found["unseen"][0]
 
 
@@ -266,7 +266,7 @@ def test_this_machine_is_read_without_a_playbook_and_off_the_measured_cpus(
     monkeypatch.setattr(host_status, "standing", lambda *_: NOTHING)
     monkeypatch.setattr(host_status.Seen, "read", lambda execute: read(execute, str(tmp_path)))
     (alone,) = [max(os.sched_getaffinity(0))]
-    holder = subprocess.Popen(["sleep", "60"])
+    holder = subprocess.Popen(["sleep", "600"])
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(holder.pid, {alone})

@@ -563,12 +563,12 @@ def test_an_engine_that_no_platform_of_the_plan_needs_may_change(
 
 
 def test_leftover_processes_of_a_killed_playbook_are_ended() -> None:
-    stray = subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "1"}, start_new_session=True)
+    stray = subprocess.Popen(["sleep", "600"], env=os.environ | {MARK: "1"}, start_new_session=True)
     others = [
-        subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: "12"}),
+        subprocess.Popen(["sleep", "600"], env=os.environ | {MARK: "12"}),
         # Another controller on this machine, with its own /run.
         subprocess.Popen(
-            ["unshare", "--user", "--map-root-user", "--mount", "sleep", "60"],
+            ["unshare", "--user", "--map-root-user", "--mount", "sleep", "600"],
             env=os.environ | {MARK: "1"},
         ),
     ]
@@ -589,7 +589,7 @@ def test_leftover_processes_of_one_host_are_ended_without_those_of_others() -> N
     """Otherwise a worker that cleans up would end the playbook of another host."""
     marks = {"a": "1:a", "b": "1:b", "alone": "1"}
     strays = {
-        host: subprocess.Popen(["sleep", "60"], env=os.environ | {MARK: mark})
+        host: subprocess.Popen(["sleep", "600"], env=os.environ | {MARK: mark})
         for host, mark in marks.items()
     }
     try:

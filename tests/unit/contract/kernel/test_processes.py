@@ -60,8 +60,8 @@ def test_a_thread_that_was_moved_and_moved_back_has_migrations(tmp_path: Path) -
 
 
 def test_processes_are_found_by_their_environment() -> None:
-    marked = subprocess.Popen(["sleep", "60"], env=os.environ | {"VIRTBED_UNIT": "kernel"})
-    other = subprocess.Popen(["sleep", "60"], env=os.environ | {"VIRTBED_UNIT": "kernels"})
+    marked = subprocess.Popen(["sleep", "600"], env=os.environ | {"VIRTBED_UNIT": "kernel"})
+    other = subprocess.Popen(["sleep", "600"], env=os.environ | {"VIRTBED_UNIT": "kernels"})
     try:
         found = processes.with_environment(lambda variable: variable == b"VIRTBED_UNIT=kernel")
         assert found == [marked.pid]
