@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -51,7 +52,13 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         path: The file; its folder must exist.
         write: Function that writes a temporary file in the same folder, whose path it gets. That
             file is then synced to disk and renamed, and the folder is synced.
+
+    Raises:
+        OSError: The file cannot be written, or it is a device, a FIFO or a folder.
     """
+    # A rename would replace /dev/null, too.
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file, one needed", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)

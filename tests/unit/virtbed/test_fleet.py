@@ -715,7 +715,7 @@ def test_others_repeat_the_unfinished_replicate_of_an_absent_first_host(
 
 @pytest.mark.parametrize(
     ("at", "following"),
-    [("design.json", 1), ("bench01.json", 3), ("doctor.json", 1), ("ledger", 1), ("ledger", 3)],
+    [("design.json", 1), ("doctor.json", 1), ("doctor.json", 3), ("ledger", 1), ("ledger", 3)],
 )
 def test_a_kill_while_hosts_join_loses_nothing(
     hosts: Hosts, plan: Plan, at: str, following: int
@@ -723,7 +723,7 @@ def test_a_kill_while_hosts_join_loses_nothing(
     """The next call continues, whether it names several hosts again or the first one alone."""
     folder = alone(hosts, plan)
     before = results(folder)
-    write_text, unlink = records.write_text, Path.unlink
+    write_text, rename = records.write_text, Path.replace
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -731,12 +731,12 @@ def test_a_kill_while_hosts_join_loses_nothing(
     def write(path: Path, text: Any) -> None:
         (killed if path.name == at else write_text)(path, text)
 
-    def remove(path: Path, missing_ok: bool = False) -> None:
-        (killed if path.name == at else unlink)(path, missing_ok)
+    def replace(path: Path, target: Path) -> Path | None:
+        return (killed if path.name == at else rename)(path, target)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "write_text", write)
-        patch.setattr(Path, "unlink", remove)
+        patch.setattr(Path, "replace", replace)
         if at == "ledger":
             patch.setattr(FleetLedger, "widen", killed)
         with pytest.raises(KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,14 @@ def test_an_interrupted_write_keeps_the_old_content_and_leaves_no_file(tmp_path:
         write_whole(path, broken)
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == "old"
+
+
+def test_a_device_a_fifo_or_a_folder_is_not_replaced(tmp_path: Path) -> None:
+    """As root, a rename onto /dev/null would replace it for the whole machine."""
+    os.mkfifo(fifo := tmp_path / "fifo")
+    (link := tmp_path / "link").symlink_to("/dev/null")
+    for path in (fifo, link, tmp_path):
+        with pytest.raises(OSError, match="it is no regular file, one needed"):
+            write_text(path, "new")
+    assert fifo.is_fifo() and link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [fifo, link]
