@@ -42,6 +42,10 @@ class Search:
         """Return the best `cores` CPUs of a pool, which must have at least as many."""
         return self._select(pool, cores, [d.cpus for d in self._tree])
 
+    def holds(self, cpus: Iterable[int]) -> bool:
+        """Return whether the memory fits the nodes of some CPUs."""
+        return fits(self.nodes(cpus), self._memory_mib)
+
     def nodes(self, cpus: Iterable[int]) -> tuple[Node, ...]:
         """Return the nodes whose memory is nearest to some CPUs, in order of their numbers."""
         found = {node.node: node for cpu in cpus for node in self._nearest(cpu)}
@@ -140,7 +144,7 @@ class Search:
         touched = Counter(d.name for d in self._tree if d.cpus & taken)
         cores = {self._core[cpu] for cpu in cpus}
         return (
-            not fits(self.nodes(taken), self._memory_mib),
+            not self.holds(taken),
             any(cpu not in node.cpus for cpu in cpus for node in self._nearest(cpu)),
             touched.total() - len(touched),
             bool(taken & self._near_kept),

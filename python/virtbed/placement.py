@@ -214,8 +214,9 @@ def place(
     """Choose `cores` CPUs of a host for one instance.
 
     All CPUs are of one kind of core. The core of the lowest CPU is reserved for housekeeping as
-    long as another CPU of the kind is left. Exception: if threads would otherwise have to share
-    cores, and housekeeping can have CPUs of another kind, that core is not reserved.
+    long as another CPU of the kind is left. Exceptions: if threads would otherwise have to share
+    cores, and housekeeping can have CPUs of another kind, or if only the node of that core has the
+    memory, that core is not reserved.
 
     Of the other CPUs, the choice spans the fewest packages, nodes, dies, cache domains and
     clusters, in this order, because communication across them is slower. Among choices that are
@@ -253,6 +254,8 @@ def place(
     search = Search(topology.machine, frozenset(kept), memory_mib)
     if cores <= len(free):
         chosen = search.best(free, cores)
+        if not search.holds(chosen):
+            chosen = max([chosen, search.best(offered, cores)], key=search.holds)
     else:
         # All other CPUs are taken, so the reserved core is used too, its lowest CPU last.
         spare = sorted(offered.intersection(kept), reverse=True)

@@ -72,6 +72,8 @@ def reasons_for(
     common = [d for d in caches if d.cpus & housekeeping]
     if housekeeping & taken:
         reasons.append("no CPU is left for housekeeping alone")
+    elif any(housekeeping & {*core} for core in cores):
+        reasons.append("housekeeping shares a core: no core without the instance is left")
     elif common:
         smallest = min(common, key=lambda d: len(d.cpus))
         reasons.append(f"housekeeping shares {smallest.name}: no CPU outside it is left")

@@ -279,6 +279,9 @@ def test_cpus_are_chosen_where_the_memory_suffices() -> None:
     assert (place(topology, 2, 2000).cpus, place(topology, 2, 2000).mems) == ("4-5", "1")
     assert (place(topology, 2, 8000).cpus, place(topology, 2, 8000).mems) == ("1-2", "0")
     assert place(topology, 8, 12000).mems == "0-1"
+    # Only the whole first node holds it, so housekeeping leaves it.
+    whole = place(topology, 4, 8000)
+    assert (whole.cpus, whole.mems, whole.housekeeping) == ("0-3", "0", "4")
     with pytest.raises(PlacementError, match="raise `cores` beyond one node"):
         place(topology, 2, 12000)
 

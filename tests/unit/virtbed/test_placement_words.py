@@ -27,6 +27,13 @@ def test_the_reasons_name_housekeeping_that_has_no_cpu_of_its_own() -> None:
     assert reasons(found, {0, 1}, {0})[-1] == "no CPU is left for housekeeping alone"
 
 
+def test_the_reasons_name_housekeeping_on_a_core_of_the_instance() -> None:
+    found = host(nodes=1, cores_per_node=2, threads=2).machine
+    said = "housekeeping shares a core: no core without the instance is left"
+    assert reasons(found, {1, 2, 3}, {0})[-1] == said
+    assert reasons(found, {1}, {0, 2})[-1] == "housekeeping shares L3: no CPU outside it is left"
+
+
 def test_a_cache_is_named_instead_of_a_node_with_the_same_cpus_and_siblings_are_counted() -> None:
     found = host(nodes=2, cores_per_node=2, threads=2).machine
     assert reasons(found, {2, 6}, {0}) == [
