@@ -22,13 +22,13 @@ from virtbed_analysis.estimate import TAILS, samples_to_show
 from virtbed_analysis.files import write_text
 from virtbed_analysis.frames import Sweep, by_host, read_sweep
 from virtbed_analysis.hosts import UnlikeHostsError
+from virtbed_analysis.resolution import MOST_REPLICATES
 from virtbed_analysis.robust import FAR, RESAMPLES
 from virtbed_analysis.scaling import NEGLIGIBLE, PAYS, TOLERATED
 from virtbed_analysis.trust import Json
 from virtbed_contract.codec import decode
 from virtbed_contract.documents import Platform
 from virtbed_contract.measures import of_group
-from virtbed_contract.sweep import MOST_REPLICATES
 
 _NAMING = ("instance", "platform", "plainly")
 AUTHORS, SOFTWARE = "The virtbed maintainers", "virtbed"

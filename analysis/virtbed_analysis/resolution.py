@@ -27,7 +27,7 @@ from virtbed_analysis.effects import Units
 from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, t_quantile
 from virtbed_analysis.margin import percent
 from virtbed_analysis.samples_per_trial import longer
-from virtbed_contract.sweep import MARGIN, MOST_REPLICATES, Design, answering_precision
+from virtbed_contract.sweep import MARGIN, Design, answering_precision
 
 Json = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -37,6 +37,8 @@ ASSURANCE = 0.8
 """Confidence of the upper limit of a standard deviation."""
 FIRST = 5
 """Recommended number of replicates if a cell has fewer than two."""
+MOST_REPLICATES = 99
+"""Largest number of replicates that is recommended: beyond it, less noise is needed."""
 
 
 def upper_spread(deviation: float, n: int) -> float:
@@ -195,7 +197,7 @@ def _row(cell: Cell, n: int, deviation: float | None, margin: float) -> Json:
     if deviation is None or deviation <= NO_SPREAD:
         return row
     cautious = upper_spread(deviation, n)
-    needed = replicates_needed(cautious, margin)
+    needed = replicates_needed(cautious, margin, max(n, MOST_REPLICATES))
     return row | {
         "spread": deviation,
         "detectable": math.exp(min(detectable_shift(n) * cautious, 700.0)),
@@ -262,8 +264,8 @@ def _next_step(
         remedies.append(
             "Reduce other load on the host (virtbed doctor lists some causes): with its noise "
             f"{words.count(len(beyond), 'cell')} would "
-            f"need more than {MOST_REPLICATES} replicates, the most that a plan accepts. Or change "
-            f"the plan, under another name: {', '.join(changes)}."
+            f"need more than {MOST_REPLICATES} replicates. Or change the plan, under another name: "
+            f"{', '.join(changes)}."
         )
     if 0 < target <= planned:
         enough = (

@@ -36,8 +36,12 @@ MARGIN = 0.03
 """Default margin: the smallest cost worth knowing, as a share of the baseline's time."""
 TIMES_EMULATED = 6
 """Factor by which time limits are longer on emulated machines."""
-MOST_REPLICATES = 99
-"""Most replicates of a plan: the ids of trials have two digits for them."""
+MOST_REPLICATES = 999
+"""Most replicates of a plan, and so most hosts that take part at the same time.
+
+Slurm accepts 1000 tasks per array by default. The ids of trials have two digits for a replicate,
+and three from 100 on.
+"""
 
 
 def answering_precision(margin: float) -> float:

@@ -117,6 +117,12 @@ def test_a_wide_margin_needs_fewer(folder: Any) -> None:
     assert lay(folder, 0.02, margin=0.2)["command"] is None
 
 
+def test_a_sweep_with_more_replicates_than_are_recommended_has_enough_of_them(folder: Any) -> None:
+    """At a spread of 9.5%, 99 replicates are too few."""
+    (row,) = lay(folder, 0.095, replicates=130)["rows"]
+    assert 99 < row["needed"] <= 130 and row["more"] == 0
+
+
 def test_too_much_noise_gives_the_advice_to_reduce_it(folder: Any) -> None:
     found = lay(folder, 0.3)
     assert (found["rows"][0]["needed"], found["command"]) == (None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,9 +26,9 @@ from virtbed.plan import (
 )
 from virtbed_analysis.estimate import samples_to_show
 from virtbed_analysis.margin import answer
-from virtbed_contract.factors import FACTORS
+from virtbed_contract.factors import FACTORS, id_pattern
 from virtbed_contract.identifiers import REPORT
-from virtbed_contract.sweep import MARGIN, answering_precision
+from virtbed_contract.sweep import MARGIN, MOST_REPLICATES, answering_precision
 from virtbed_workloads.registry import APPLICATIONS
 
 from .conftest import PLATFORMS, report
@@ -286,10 +287,23 @@ def test_the_digest_ignores_replicates_and_includes_the_margin(tmp_path: Path) -
     assert load_plan(edited(tmp_path, margin="5%")).digest() != quick.digest()
 
 
-@pytest.mark.parametrize("replicates", [0, 100])
+@pytest.mark.parametrize("replicates", [0, 1000])
 def test_a_number_of_replicates_that_no_plan_can_have_is_refused(replicates: int) -> None:
     with pytest.raises(PlanError, match="--replicates: replicates: "):
         with_replicates(load_plan(plan_path("quick")), replicates)
+
+
+def test_the_ids_of_hundreds_of_replicates_are_valid_and_those_of_the_first_stay() -> None:
+    quick = load_plan(plan_path("quick"))
+    few, most = (
+        [trial.id for trial in design(with_replicates(quick, n), report(), PLATFORMS).trials]
+        for n in (99, MOST_REPLICATES)
+    )
+    assert most[: len(few)] == few and len(set(most)) == len(most)
+    assert all(re.fullmatch(id_pattern(), name) for name in most)
+    assert {name.rpartition("-")[2] for name in most} == {
+        f"r{n:02d}" for n in range(1, MOST_REPLICATES + 1)
+    }
 
 
 def test_more_replicates_do_not_change_the_order_of_the_earlier_ones() -> None:
