@@ -53,13 +53,13 @@ class Seen:
 
 def split(
     cpus: Iterable[int],
-    told: Mapping[int, tuple[str, str]],
+    reported: Mapping[int, tuple[str, str]],
     kind: str, capacity: int, top: int, base: int,
 ) -> Iterator[Seen]:  # fmt: skip
-    """Split CPUs by what is `told` of each: its part, and the level of its last cache."""
+    """Split CPUs by what is `reported` of each: its part, and the level of its last cache."""
     of: dict[tuple[str, str], set[int]] = {}
     for cpu in sorted(cpus):
-        of.setdefault(told[cpu], set()).add(cpu)
+        of.setdefault(reported[cpu], set()).add(cpu)
     for (part, level), same in of.items():
         names = (part, "") if part in MONITORS.values() else (kind, part)
         yield Seen(frozenset(same), *names, level, capacity, top, base)

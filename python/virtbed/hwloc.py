@@ -303,15 +303,15 @@ def _kinds(
 ) -> tuple[Kind, ...]:
     """Return the kinds of core, the fastest first."""
     levels = _last_caches(objects)
-    told = {cpu: (parts.get(cpu, ""), levels.get(cpu, "")) for cpu in cpus}
+    reported = {cpu: (parts.get(cpu, ""), levels.get(cpu, "")) for cpu in cpus}
     seen: list[Seen] = []
     for each in root.findall("cpukind"):
         of, infos = parse_set(each.get("cpuset")) & cpus, _infos(each)
         names = ("LinuxCapacity", "FrequencyMaxMHz", "FrequencyBaseMHz")
         rates = (int(infos[n]) if infos.get(n, "").isdigit() else 0 for n in names)
-        seen += split(of, told, infos.get("CoreType", ""), *rates)
+        seen += split(of, reported, infos.get("CoreType", ""), *rates)
     rest = cpus.difference(*(each.cpus for each in seen))
-    seen += split(rest, told, "", 0, 0, 0)
+    seen += split(rest, reported, "", 0, 0, 0)
     return order(seen)
 
 

@@ -43,14 +43,14 @@ CORE, ATOM, LOW = "IntelCore", "IntelAtom", "IntelLowPower"
 
 
 def test_the_kernels_monitors_tell_intels_kinds_where_hwloc_reports_no_type() -> None:
-    told = {0: CORE, 1: ATOM, 2: ATOM, 3: CORE, 4: LOW, 5: LOW}
-    assert kinds(parts=told) == [{0, 3}, {1, 2}, {4, 5}]
+    reported = {0: CORE, 1: ATOM, 2: ATOM, 3: CORE, 4: LOW, 5: LOW}
+    assert kinds(parts=reported) == [{0, 3}, {1, 2}, {4, 5}]
     # The kernel knows more kinds than the processor's two types.
     typed = (
         machines.kind([0, 3], CoreType=CORE, FrequencyMaxMHz=4800),
         machines.kind([1, 2, 4, 5], CoreType=ATOM, FrequencyMaxMHz=5000),
     )
-    assert kinds(*typed, parts=told) == [{0, 3}, {1, 2}, {4, 5}]
+    assert kinds(*typed, parts=reported) == [{0, 3}, {1, 2}, {4, 5}]
     assert kinds(*typed, parts=dict.fromkeys((1, 2, 4, 5), ATOM)) == [{0, 3}, {1, 2, 4, 5}]
 
 
