@@ -70,6 +70,16 @@ class LedgerDamagedError(LedgerError):
     """The file is no ledger, is damaged, or has another version."""
 
 
+def is_damage(error: Exception) -> bool:
+    """Return whether an error of reading a ledger shows that it is damaged, not only locked, say.
+
+    Values of the wrong type (TypeError) show it, too.
+    """
+    # The last byte of an extended error code is the primary code.
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    return isinstance(error, TypeError) or code in _DAMAGED
+
+
 @dataclass(frozen=True)
 class Digests:
     """SHA-256 of a trial's result.json and evidence.json, to detect later changes."""
@@ -125,9 +135,7 @@ class Ledger:
         try:
             yield
         except sqlite3.Error as error:
-            # The last byte of an extended error code is the primary code.
-            kind = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-            if kind in _DAMAGED:
+            if is_damage(error):
                 raise LedgerDamagedError(f"{self._path}: {error}") from error
             raise LedgerError(
                 f"{self._path}: {error}; this user must be able to write the folder, it needs free "

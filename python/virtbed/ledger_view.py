@@ -18,7 +18,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from virtbed.lease import Holder
-from virtbed.ledger import Digests, LedgerError
+from virtbed.ledger import Digests, LedgerDamagedError, LedgerError, is_damage
 
 _Found = TypeVar("_Found")
 _WAIT_S = 5.0
@@ -81,7 +81,8 @@ def look(path: Path) -> View:
     """Read a ledger.
 
     Raises:
-        LedgerError: the file is no ledger, or cannot be read.
+        LedgerDamagedError: the file is no ledger.
+        LedgerError: it cannot be read.
     """
     return _looked(path, _read)
 
@@ -90,7 +91,8 @@ def digests(path: Path) -> dict[str, Digests]:
     """Return the digests of each done trial's files, by id, as far as a ledger has them.
 
     Raises:
-        LedgerError: the file is no ledger, or cannot be read.
+        LedgerDamagedError: the file is no ledger.
+        LedgerError: it cannot be read.
     """
     return _looked(path, _digests)
 
@@ -99,7 +101,8 @@ def shared_by_hosts(path: Path) -> bool:
     """Return whether a ledger is that of a sweep on several hosts, not of one host or merged.
 
     Raises:
-        LedgerError: the file is no ledger, or cannot be read.
+        LedgerDamagedError: the file is no ledger.
+        LedgerError: it cannot be read.
     """
     sql = "SELECT 1 FROM sqlite_master WHERE name = 'replicate'"
     return _looked(path, lambda db: db.execute(sql).fetchone() is not None)
@@ -116,7 +119,8 @@ def _looked(path: Path, read: Callable[[sqlite3.Connection], _Found]) -> _Found:
             db.set_progress_handler(lambda: time.monotonic() > ends, 10_000)
             return read(db)
     except (sqlite3.Error, TypeError) as error:
-        raise LedgerError(f"{path}: cannot be read: {error}") from error
+        kind = LedgerDamagedError if is_damage(error) else LedgerError
+        raise kind(f"{path}: cannot be read: {error}") from error
 
 
 def _digests(db: sqlite3.Connection) -> dict[str, Digests]:

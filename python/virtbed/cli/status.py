@@ -28,7 +28,7 @@ from virtbed.cli.console import (
 )  # fmt: skip
 from virtbed.cli.results import results
 from virtbed.host_status import HostStatus, host_status
-from virtbed.ledger import NAME, LedgerError
+from virtbed.ledger import NAME, LedgerDamagedError, LedgerError
 from virtbed.platforms import PlatformError, load_platforms
 from virtbed.render.status import failures_table, host_lines, status_lines, sweeps_table
 from virtbed.status import Status, status_of
@@ -68,8 +68,10 @@ def status(
         for folder in folders:
             try:
                 sweeps.append(status_of(folder, platforms.trial_s))
+            except LedgerDamagedError as error:
+                problems.append(f"{error}; virtbed sweep rebuilds it from the results")
             except LedgerError as error:
-                problems.append(f"{error}; virtbed sweep rebuilds a damaged one from the results")
+                problems.append(str(error))
             except OSError as error:
                 problems.append(f"{folder} cannot be read: {error}; call as a user who may read it")
     except (CheckoutError, PlatformError) as error:

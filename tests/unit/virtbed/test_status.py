@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,18 @@ def test_a_ledger_that_cannot_be_read_is_reported(part_done: Path, spoil: Any) -
         status_of(part_done, guess)
 
 
+def test_a_locked_ledger_is_not_called_damaged(
+    part_done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_view, "_WAIT_S", 0.1)
+    other = sqlite3.connect(part_done / NAME, isolation_level=None)
+    with closing(other):
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        done = run(monkeypatch, part_done.parent, HostStatus("b", NOTHING, ""))
+    assert done.exit_code == 2 and "locked" in done.output and "rebuilds" not in done.output
+
+
 def test_failures_that_differ_only_in_ids_and_numbers_are_one_reason() -> None:
     reasons = [
         "virtbed-cn-pinned-c01-r01 has CPUs 0, 1 needed",
@@ -250,7 +263,7 @@ def test_the_exit_status_shows_failures_leftovers_and_unreadable_ledgers(
     (tmp_path / "results" / "torn").mkdir()
     (tmp_path / "results" / "torn" / NAME).write_bytes(b"x" * 5000)
     done = run(monkeypatch, tmp_path / "results", none)
-    assert done.exit_code == 2 and "rebuilds a damaged one" in done.output
+    assert done.exit_code == 2 and "virtbed sweep rebuilds it" in done.output
 
 
 def test_this_machine_is_read_without_a_playbook_and_off_the_measured_cpus(
