@@ -54,6 +54,7 @@ ELSEWHERE = {
     "virtbed/sweep/blocks": _SWEEP,
     "virtbed/sweep/call": _FLEET,
     "virtbed/sweep/elsewhere": "unit/virtbed/test_shards.py",
+    "virtbed/sweep/judging": _MERGING,
     "virtbed/sweep/joining": _FLEET,
     "virtbed/sweep/precision": "unit/analysis/test_precision.py",
     "virtbed/sweep/recording": _SWEEP,
