@@ -109,6 +109,10 @@ RECORDED: tuple[Recorded, ...] = (
     _process("indirect_branch", "indirect branches",
              "without speculation each indirect call waits"),
     _process("apparmor", "AppArmor", "a profile is checked whenever a file is opened"),
+    _process("scheduling", "scheduling policy",
+             "it decides which task gets a CPU that several want",
+             "an engine's daemon starts processes with its own; bare metal inherits that of the "
+             "shell in which virtbed was started"),
     _process("quota_times", "period and burst of the quota",
              "a stall lasts until the end of the period", _ASKED),
     _process("swap_limit", "swap left to the process",

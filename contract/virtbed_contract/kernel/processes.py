@@ -15,6 +15,8 @@ Pid = Union[int, str]
 
 PROC = Path("/proc")
 _SECCOMP = {"0": "none", "1": "strict", "2": "filter"}
+_POLICIES = {"0": "other", "1": "fifo", "2": "rr", "3": "batch", "5": "idle", "6": "deadline",
+             "7": "ext"}  # fmt: skip
 _RAISES_LIMITS = 24  # the number of CAP_SYS_RESOURCE
 _GONE = (FileNotFoundError, ProcessLookupError)
 
@@ -62,6 +64,13 @@ def protection(pid: Pid = "self", proc: Place = PROC) -> dict[str, Optional[str]
         # AppArmor's own file exists since Linux 5.8; the other is the first security module's.
         "apparmor": read(attributes / "apparmor/current") or read(attributes / "current") or None,
     }
+
+
+def scheduling(pid: Pid = "self", proc: Place = PROC) -> Optional[str]:
+    """Return policy and nice value of a process's first thread, such as "other, nice 0"."""
+    rest = (read(proc / str(pid) / "stat") or "").rpartition(")")[2].split()
+    policy = _POLICIES.get(rest[38]) if len(rest) > 38 else None
+    return f"{policy}, nice {rest[16]}" if policy else None
 
 
 def memory_nodes(pid: Pid = "self", proc: Place = PROC) -> Optional[str]:

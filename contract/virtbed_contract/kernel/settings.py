@@ -57,6 +57,7 @@ def process(root: Place, environment: Mapping[str, str]) -> dict[str, Any]:
     """
     return {
         **processes.protection(proc=root / "proc"),
+        "scheduling": processes.scheduling(proc=root / "proc"),
         "quota_times": cgroups.quota_times(root),
         # If the kernel has no swap, its limit does not matter.
         "swap_limit": "none" if swap(root) == "none" else cgroups.swap_limit(root),

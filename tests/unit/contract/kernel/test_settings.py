@@ -65,6 +65,19 @@ def test_the_settings_read_are_those_of_the_registry() -> None:
     assert found.keys() == {one.name for one in likeness.held("process")}
 
 
+@pytest.mark.parametrize(
+    ("nice", "policy", "words"),
+    [("0", "0", "other, nice 0"), ("19", "3", "batch, nice 19"), ("0", "8", None)],
+)
+def test_the_scheduling_policy_of_the_process(
+    tmp_path: Path, nice: str, policy: str, words: str | None
+) -> None:
+    """An engine's daemon starts its process with its own, whatever bare metal inherits."""
+    rest = ["S", *["0"] * 15, nice, *["0"] * 21, policy, "0"]
+    root = lay(tmp_path, {"proc/self/stat": f"7 (a (b) c) {' '.join(rest)}"})
+    assert settings.process(root, {})["scheduling"] == words
+
+
 def test_an_empty_tree_and_empty_files_give_no_settings(tmp_path: Path) -> None:
     """Engines hide files by mounting empty ones over them, so an empty file gives None."""
     assert set(settings.kernel(tmp_path).values()) == {None}
