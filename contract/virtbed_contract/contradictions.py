@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .attestation import mismatches
-from .codec import Json, encode
+from .codec import Json, decode, encode
 from .confinement import confinement_mismatches
 from .documents import BARE, Instance, TrialRequest, image_name
 from .factors import instance_id, size_id
 from .guest import guest_mismatches
 from .kernel import moments
 from .neighbours import instances, neighbour_mismatches, neighbours_ran
+from .result import Environment
 from .sweep import Evidence, Reading
 
 METAL, PROCESS = BARE
@@ -112,7 +113,8 @@ def _inside(result: Json, evidence: Evidence) -> Iterator[str]:
     if seen is None:
         yield "its evidence has no reading by the process"
         return
-    for name, value in result["environment"].items():
+    # Decoded, so that a fact that is newer than both files is null in both.
+    for name, value in encode(decode(Environment, result["environment"])).items():
         if seen.get(name) != value:
             yield f"its result has {name} {value!r}, its evidence {seen.get(name)!r}"
     instance, cpuset = evidence.asked, seen["cgroup"]["cpuset"]

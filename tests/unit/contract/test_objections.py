@@ -49,6 +49,18 @@ def test_a_trial_as_planned_has_no_objection(
     assert objections(result, decode(Evidence, evidence(result)), None) == []
 
 
+def test_a_fact_that_is_newer_than_a_result_and_its_evidence_is_no_objection(
+    folder: Folder,
+) -> None:
+    """Otherwise an update of virtbed would reject every earlier result."""
+    result = made(folder, "cn", "pinned")
+    proof = evidence(result)
+    for settings in (result["environment"], proof["inside"]):
+        kept = settings["process_settings"].items()
+        settings["process_settings"] = {name: fact for name, fact in kept if name != "scheduling"}
+    assert found(folder, result, proof) == []
+
+
 def without_filter(_: Json, proof: Json) -> None:
     for moment in ("before", "after"):
         side = proof[moment]
