@@ -228,7 +228,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "elsewhere": (["--option=--clust=x"], "option --clust found: virtbed slurm sets that"),
     "another array": (["--option=--array=1-9"], "option --array found: virtbed slurm sets that"),
     "several lines": (["--account=a b"], "--account 'a b' found, a name needed"),
-    "no plan": (["--replicates=200"], ""),
+    "too many replicates": (["--replicates=1000"], "less than or equal to 999"),
 }
 
 
