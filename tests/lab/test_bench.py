@@ -99,6 +99,7 @@ def test_a_guest_on_one_core_has_its_threads_and_the_kernel_of_the_host(
     folder = sweep(
         "siblings", lab.inventory, ok=None, platforms=platforms, cores=[2],
         guest_kernel=["host"], guest_topology=["host"],
+        emulated={"scale": "tiny", "samples": 2, "warmup": 1, "cores": [2]},
     )  # fmt: skip
     assert record_outcomes(folder, f"{WORDS['trixie']}, 2 CPUs", platforms, "") == {}
     for trial in folder.glob("trials/*"):
