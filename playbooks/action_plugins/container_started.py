@@ -15,8 +15,8 @@ from virtbed_contract.kernel import processes
 # the command that starts the container. A container that has ended has the process 0.
 #
 # systemd sets the limits of a container's scope again at each daemon-reload, such as that of an
-# upgrade of a package. runc 1.1 does not tell systemd that the container has no swap (it omits a
-# limit of 0), so systemd would lift this limit.
+# upgrade of a package, and lifts those that it was not told: runc 1.1 tells it no limit of 0, so
+# none of swap, and crun 1.8 none of memory.
 _SCRIPT = """\
 client=$1 name=$2 also=$3
 shift 3
@@ -25,8 +25,11 @@ process=$("$client" container inspect --format "{{.State.Pid}} {{.Image}}$also" 
 echo "$process"
 set -- $process
 "$client" image inspect --format "{{json .RootFS.Layers}}" "$2" || exit
-scope=$(grep -Eo '(docker|libpod)-[0-9a-f]+[.]scope' "/proc/$1/cgroup" 2> /dev/null | head -n 1)
-[ -z "$scope" ] || systemctl set-property --runtime "$scope" MemorySwapMax=0 || exit
+scope=$(sed -nE 's/^0::(.*\\/(docker|libpod)-[0-9a-f]+[.]scope).*/\\1/p' "/proc/$1/cgroup")
+limit() { sed 's/max/infinity/' "/sys/fs/cgroup$scope/$1"; }
+[ ! -r "/sys/fs/cgroup${scope:-/none}/memory.swap.max" ] ||
+    systemctl set-property --runtime "${scope##*/}" "MemoryMax=$(limit memory.max)" \
+    "MemorySwapMax=$(limit memory.swap.max)" || [ ! -e "/proc/$1" ] || exit
 [ "$1" = 0 ] || cat "/proc/$1/stat" 2> /dev/null || : # it has ended meanwhile
 """
 

@@ -223,7 +223,7 @@ def test_reloads_of_systemd_do_not_change_instances(
     server: Callable[..., Server], sweep: Sweep
 ) -> None:
     lab = bench_host(server, "bookworm")
-    platforms = {"cn": ["vanilla", "pinned"], "podman": ["pinned"], "gvisor": ["pinned"]}
+    platforms = {"cn": MODES, "podman": MODES, "gvisor": ["pinned"]}
     again = "while sleep 5; do systemctl daemon-reload; done"
     with subprocess.Popen(lab.ssh("bash", "-c", again)) as reloading:
         try:
