@@ -15,8 +15,8 @@ from virtbed_contract.kernel import processes
 # the command that starts the container. A container that has ended has the process 0.
 #
 # systemd sets the limits of a container's scope again at each daemon-reload, such as that of an
-# upgrade of a package, and lifts those that it was not told: runc 1.1 tells it no limit of 0, so
-# none of swap, and crun 1.8 none of memory.
+# upgrade of a package, and lifts those that it does not know: runc 1.1 passes no limit of 0 to it,
+# so none of swap, and crun 1.8 none of memory.
 _SCRIPT = """\
 client=$1 name=$2 also=$3
 shift 3
