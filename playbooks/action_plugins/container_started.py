@@ -16,20 +16,26 @@ from virtbed_contract.kernel import processes
 #
 # systemd sets the limits of a container's scope again at each daemon-reload, such as that of an
 # upgrade of a package, and lifts those that it does not know: runc 1.1 passes no limit of 0 to it,
-# so none of swap, and crun 1.8 none of memory.
+# so none of swap, and crun 1.8 none of memory and CPU time. A reload may have lifted them before
+# they are set here, so they are those of the engine, not of the control group.
 _SCRIPT = """\
 client=$1 name=$2 also=$3
+limits='{{.HostConfig.Memory}} {{.HostConfig.CpuQuota}} {{.HostConfig.CpuPeriod}}'
 shift 3
 "$@" > /dev/null || exit
 process=$("$client" container inspect --format "{{.State.Pid}} {{.Image}}$also" "$name") || exit
 echo "$process"
 set -- $process
 "$client" image inspect --format "{{json .RootFS.Layers}}" "$2" || exit
-scope=$(sed -nE 's/^0::(.*\\/(docker|libpod)-[0-9a-f]+[.]scope).*/\\1/p' "/proc/$1/cgroup")
-limit() { sed 's/max/infinity/' "/sys/fs/cgroup$scope/$1"; }
-[ ! -r "/sys/fs/cgroup${scope:-/none}/memory.swap.max" ] ||
-    systemctl set-property --runtime "${scope##*/}" "MemoryMax=$(limit memory.max)" \
-    "MemorySwapMax=$(limit memory.swap.max)" || [ ! -e "/proc/$1" ] || exit
+scope=$(sed -nE 's/^0::.*\\/((docker|libpod)-[0-9a-f]+[.]scope).*/\\1/p' "/proc/$1/cgroup")
+if [ -n "$scope" ] && [ -r /sys/fs/cgroup/cgroup.controllers ]; then
+    limits=$("$client" container inspect --format "$limits" "$name") || exit
+    set -- "$1" $limits
+    time="CPUQuota=$(($3 * 100 / ($4 + ($4 == 0))))% CPUQuotaPeriodSec=$4us"
+    [ "$3" -gt 0 ] || time=
+    systemctl set-property --runtime "$scope" "MemoryMax=$2" MemorySwapMax=0 $time ||
+        [ ! -e "/proc/$1" ] || exit
+fi
 [ "$1" = 0 ] || cat "/proc/$1/stat" 2> /dev/null || : # it has ended meanwhile
 """
 
