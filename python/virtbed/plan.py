@@ -272,10 +272,9 @@ class _Plan(_Strict):
 
     @model_validator(mode="after")
     def _has_no_key_that_nothing_reads(self) -> Self:
-        slowed = any("slowed" in self.values(factor) for factor in FACTORS)
         for key, is_read, reader in (
             ("min_replicates", self.precision is not None, "precision"),
-            ("slowdown", slowed, "variant slowed"),
+            ("slowdown", self._lists("slowed"), "variant slowed"),
         ):
             found = getattr(self, key)
             if not is_read and found != type(self).model_fields[key].default:
@@ -310,8 +309,7 @@ class _Plan(_Strict):
                     f"{factor.plan_key} {self.values(factor)} without {factor.default}: explain "
                     "varies one factor at a time, starting from all defaults; add it to the list"
                 )
-        slowed = any("slowed" in self.values(factor) for factor in FACTORS)
-        if slowed and any("vanilla" in modes for modes in self.platforms.values()):
+        if self._lists("slowed") and any("vanilla" in modes for modes in self.platforms.values()):
             raise ValueError(
                 "variant slowed with mode vanilla: a CPU quota also throttles the time that the "
                 "variant adds, so its true size is not known; use mode pinned alone"
@@ -340,7 +338,11 @@ class _Plan(_Strict):
     @property
     def asks_for_gpu(self) -> bool:
         """Whether any cell has a GPU."""
-        return any("gpu" in self.values(factor) for factor in FACTORS)
+        return self._lists("gpu")
+
+    def _lists(self, value: str) -> bool:
+        """Return whether the plan lists a value for any factor."""
+        return any(value in self.values(factor) for factor in FACTORS)
 
     def most_trials(self) -> int:
         """Return the number of trials on a host that can run every platform and size."""
