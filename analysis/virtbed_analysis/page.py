@@ -22,7 +22,7 @@ from virtbed_analysis.estimate import TAILS, samples_to_show
 from virtbed_analysis.files import write_text
 from virtbed_analysis.frames import Sweep, by_host, read_sweep
 from virtbed_analysis.hosts import UnlikeHostsError
-from virtbed_analysis.resolution import MOST_REPLICATES
+from virtbed_analysis.resolution import MOST_RECOMMENDED
 from virtbed_analysis.robust import FAR, RESAMPLES
 from virtbed_analysis.scaling import NEGLIGIBLE, PAYS, TOLERATED
 from virtbed_analysis.trust import Json
@@ -174,7 +174,7 @@ def _page(template: str, document: Json, **content: object) -> str:
         "RESAMPLES": RESAMPLES,
         "TOLERATED": TOLERATED,
         "samples_to_show": samples_to_show,
-        "most_replicates": MOST_REPLICATES,
+        "most_replicates": MOST_RECOMMENDED,
         "phases": of_group("phase"),
         "parts_of_a_start": of_group("startup"),
     }

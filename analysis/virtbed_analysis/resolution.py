@@ -37,7 +37,7 @@ ASSURANCE = 0.8
 """Confidence of the upper limit of a standard deviation."""
 FIRST = 5
 """Recommended number of replicates if a cell has fewer than two."""
-MOST_REPLICATES = 99
+MOST_RECOMMENDED = 99
 """Largest number of replicates that is recommended: beyond it, less noise is needed."""
 
 
@@ -101,7 +101,7 @@ def equivalence_power(deviation: float, n: int, margin: float) -> float:
     return float(np.clip(2 * ndtr(room) - 1, 0, None).mean())
 
 
-def replicates_needed(deviation: float, margin: float, most: int = MOST_REPLICATES) -> int | None:
+def replicates_needed(deviation: float, margin: float, most: int = MOST_RECOMMENDED) -> int | None:
     """Return the least number of replicates at which a margin gives answers, with `POWER`.
 
     A cell with a true ratio of 1 is then found equivalent, and one with a ratio of 1 + margin is
@@ -197,7 +197,7 @@ def _row(cell: Cell, n: int, deviation: float | None, margin: float) -> Json:
     if deviation is None or deviation <= NO_SPREAD:
         return row
     cautious = upper_spread(deviation, n)
-    needed = replicates_needed(cautious, margin, max(n, MOST_REPLICATES))
+    needed = replicates_needed(cautious, margin, max(n, MOST_RECOMMENDED))
     return row | {
         "spread": deviation,
         "detectable": math.exp(min(detectable_shift(n) * cautious, 700.0)),
@@ -263,9 +263,8 @@ def _next_step(
         changes = ["tuning: true", *longer(samples, work), "a wider margin"]
         remedies.append(
             "Reduce other load on the host (virtbed doctor lists some causes): with its noise "
-            f"{words.count(len(beyond), 'cell')} would "
-            f"need more than {MOST_REPLICATES} replicates. Or change the plan, under another name: "
-            f"{', '.join(changes)}."
+            f"{words.count(len(beyond), 'cell')} would need more than {MOST_RECOMMENDED} "
+            f"replicates. Or change the plan, under another name: {', '.join(changes)}."
         )
     if 0 < target <= planned:
         enough = (
