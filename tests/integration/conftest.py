@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,35 @@ NOTHING: dict[str, list[str]] = {
     kind: []
     for kind in ("containers", "domains", "ports", "processes", "groups", "overlays", "mounts")
 }
+
+
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Sweep plans/quick.yml under another name; yield its folder and a report made in between.
+
+    The tests of the platforms and of the report share it, because guests are slow to emulate.
+    """
+    plan = yaml.safe_load((REPOSITORY / "plans" / "quick.yml").read_text()) | {"name": "test-quick"}
+    path = tmp_path_factory.mktemp("plans") / "quick.yml"
+    path.write_text(yaml.safe_dump(plan))
+    folder = REPOSITORY / "results" / plan["name"]
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed test, if it exists
+    sweep = subprocess.Popen(
+        [TOOLS / "virtbed", "sweep", path], cwd=REPOSITORY, env=ENVIRONMENT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        while len(list(folder.glob("trials/*/result.json"))) < 3 and sweep.poll() is None:
+            time.sleep(0.5)
+        run("virtbed", "report", str(path))
+        partial = read(folder / "report.json")
+        output, _ = sweep.communicate()
+        assert sweep.returncode == 0, output
+        yield folder, partial
+    finally:
+        sweep.terminate()
+        sweep.wait()
+        shutil.rmtree(folder, ignore_errors=True)  # it does not exist if the sweep was refused
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,48 +9,21 @@ from typing import Any
 
 import polars
 import pytest
-import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from virtbed.checkout import REPOSITORY, commit
+from virtbed.checkout import commit
 from virtbed_analysis.document import document
 from virtbed_analysis.frames import read_sweep
 from virtbed_analysis.page import render
 
 from ..unit.analysis.conftest import Folder, lay_study, with_gpu
 from .browser import CHROMIUM, FLAGS
-from .conftest import ENVIRONMENT, NOTHING, TOOLS, read, run, traces
+from .conftest import NOTHING, read, run, traces
 
 SCREENS = [(1280, "light"), (1280, "dark"), (360, "light")]
 INK = "e => getComputedStyle(e).fill"
 LOOKED_AT = [pytest.param(*screen, id="-".join(map(str, screen))) for screen in SCREENS]
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Sweep plans/quick.yml under another name; yield its folder and a report made in between."""
-    plan = yaml.safe_load((REPOSITORY / "plans" / "quick.yml").read_text()) | {"name": "test-quick"}
-    path = tmp_path_factory.mktemp("plans") / "quick.yml"
-    path.write_text(yaml.safe_dump(plan))
-    folder = REPOSITORY / "results" / plan["name"]
-    shutil.rmtree(folder, ignore_errors=True)  # left by a killed test, if it exists
-    sweep = subprocess.Popen(
-        [TOOLS / "virtbed", "sweep", path], cwd=REPOSITORY, env=ENVIRONMENT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        while len(list(folder.glob("trials/*/result.json"))) < 3 and sweep.poll() is None:
-            time.sleep(0.5)
-        run("virtbed", "report", str(path))
-        partial = read(folder / "report.json")
-        output, _ = sweep.communicate()
-        assert sweep.returncode == 0, output
-        yield folder, partial
-    finally:
-        sweep.terminate()
-        sweep.wait()
-        shutil.rmtree(folder, ignore_errors=True)  # it does not exist if the sweep was refused
 
 
 @pytest.fixture(scope="module")
