@@ -1,4 +1,4 @@
-# Changes each instance once, as soon as it runs. test_bench.py replaces CASES with the changes by
+# Changes each instance once, as soon as it runs. sweeps.py replaces CASES with the changes by
 # instance; in them, $id is the container, and $scope is systemd's unit of the container or guest.
 # Only one instance exists at a time. A container's name is queried once, because repeated queries
 # to Docker would slow the sweep down.

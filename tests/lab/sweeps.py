@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,6 @@ _PLAN: dict[str, Any] = {
     "platforms": {"bm": ["pinned"]},
     "cores": [1],
     "memory_mib": 1024,
-    "emulated": {"scale": "tiny", "samples": 2, "warmup": 1},
 }
 
 
@@ -31,13 +32,19 @@ _PLAN: dict[str, Any] = {
 def write_plan(tmp_path: Path) -> Iterator[WritePlan]:
     """Return a function that writes a plan of the application null, with changes.
 
-    It returns the plan's path, and its results folder, which is removed after the test.
+    It returns the plan's path, and its results folder, which is removed after the test. A server in
+    a box, which is emulated, runs all of the plan.
     """
     made: list[Path] = []
 
     def write(name: str, **changes: Any) -> tuple[str, Path]:
+        plan = {"name": f"test-lab-{name}", **_PLAN, **changes}
+        (application,) = plan["applications"]
+        plan["emulated"] = {key: plan[key] for key in ("cores", "replicates")} | {
+            key: application[key] for key in ("scale", "samples", "warmup")
+        }
         path = tmp_path / f"{name}.yml"
-        path.write_text(yaml.safe_dump({"name": f"test-lab-{name}", **_PLAN, **changes}))
+        path.write_text(yaml.safe_dump(plan))
         folder = REPOSITORY / "results" / f"test-lab-{name}"
         run("rm", "-rf", str(folder))
         made.append(folder)
@@ -46,6 +53,25 @@ def write_plan(tmp_path: Path) -> Iterator[WritePlan]:
     yield write
     for folder in made:
         run("rm", "-rf", str(folder))
+
+
+@contextmanager
+def watched(server: Server, script: str, cases: Mapping[str, str]) -> Iterator[None]:
+    """Run a script of this folder on a server meanwhile.
+
+    Args:
+        server: The server.
+        script: Its file's name.
+        cases: The script's commands by instance; they replace the line CASES.
+    """
+    text = (Path(__file__).parent / script).read_text(encoding="utf-8")
+    lines = " ".join(f"{name}) {command} ;;" for name, command in cases.items())
+    argv = server.ssh("bash", "-c", text.replace("    CASES\n", f"    {lines}\n"))
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as watcher:
+        try:
+            yield
+        finally:
+            watcher.kill()
 
 
 def failures(folder: Path) -> str:

@@ -19,7 +19,7 @@ from virtbed_contract.kernel.cpus import parse_cpu_list
 from ..commands import run
 from .benches import BEFORE, HARDWARE, STATE, WORDS, bench_host, facts, read
 from .conftest import TABLE
-from .sweeps import WritePlan, failures, traces
+from .sweeps import WritePlan, failures, traces, watched
 from .sweeps import write_plan as write_plan
 
 Sweep = Callable[..., Path]
@@ -99,7 +99,6 @@ def test_a_guest_on_one_core_has_its_threads_and_the_kernel_of_the_host(
     folder = sweep(
         "siblings", lab.inventory, ok=None, platforms=platforms, cores=[2],
         guest_kernel=["host"], guest_topology=["host"],
-        emulated={"scale": "tiny", "samples": 2, "warmup": 1, "cores": [2]},
     )  # fmt: skip
     assert record_outcomes(folder, f"{WORDS['trixie']}, 2 CPUs", platforms, "") == {}
     for trial in folder.glob("trials/*"):
@@ -184,21 +183,13 @@ def test_an_instance_changed_during_the_sweep_fails_its_trial(
 ) -> None:
     lab = bench_host(server, "bookworm")
     changes = SABOTAGE[kind]
-    cases = " ".join(f"{name}) {change} ;;" for name, (change, _) in changes.items())
-    script = (Path(__file__).parent / "sabotage.sh").read_text(encoding="utf-8")
-    script = script.replace("    CASES\n", f"    {cases}\n")
     platforms: dict[str, list[str]] = {}
     for platform, mode in sorted({tuple(name.split("-")[:2]) for name in changes}):
         platforms.setdefault(platform, []).append(mode)
-    with subprocess.Popen(lab.ssh("bash", "-c", script)) as watcher:
-        try:
-            folder = sweep(
-                f"sabotage-{kind}", lab.inventory, ok=False, platforms=platforms, replicates=2,
-                emulated={"scale": "tiny", "samples": 2, "warmup": 1, "replicates": 2},
-            )  # fmt: skip
-            assert watcher.poll() is None
-        finally:
-            watcher.kill()
+    with watched(lab, "sabotage.sh", {name: change for name, (change, _) in changes.items()}):
+        folder = sweep(
+            f"sabotage-{kind}", lab.inventory, ok=False, platforms=platforms, replicates=2
+        )
     done = lab.shell(f"ls -d {DONE}*").split()
     assert {*done} == {DONE + name for name in changes}
     found = {name: sabotaged(folder, name) for name in changes}

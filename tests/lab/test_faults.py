@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,88 +15,74 @@ from virtbed.lab.server import BOOT_S, Server
 
 from ..commands import run
 from .benches import bench_host, read
-from .sweeps import WritePlan, failures, inodes, traces
+from .sweeps import WritePlan, failures, inodes, traces, watched
 from .sweeps import write_plan as write_plan
 
 pytestmark = pytest.mark.full
+TIMEOUT_S = 600
 # Long enough for a fault to happen in the middle of a trial.
 LONG: dict[str, Any] = {
+    "platforms": {"bm": ["pinned"], "cn": ["pinned"]},
     "applications": [{"name": "null", "scale": "tiny", "samples": 4000, "warmup": 1}],
-    "emulated": {"scale": "tiny", "samples": 4000, "warmup": 1},
-    "timeout_s": 600,
+    "timeout_s": TIMEOUT_S,
 }
-# The condition of each fault: the application runs in the instance. The brackets keep pgrep from
-# finding its own shell.
-MEASURES = "pgrep -f '[v]irtbed_workloads null'"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One fault: what it is, and what the sweep must say of it.
-
-    Attributes:
-        platform: The platform in whose trial it happens, once the application runs.
-        what: A shell command on the bench host that causes it.
-        reason: A regular expression that the sweep's output or a failure's message must match.
-        harmless: Whether the trial may be done nevertheless.
-        stops_daemons: Whether the set-up must start the daemons again.
-    """
-
-    platform: str
-    what: str
-    reason: str
-    harmless: bool = False
-    stops_daemons: bool = False
-
-
+# By instance: the fault in the middle of its trial. The trial may be done nevertheless.
 FAULTS = {
-    "clock an hour ahead": Fault("bm", "date --set='+1 hour'", "", harmless=True),
-    "clock an hour behind": Fault("cn", "date --set='-1 hour'", "", harmless=True),
-    "dockerd restarted": Fault("cn", "systemctl restart docker", "", harmless=True),
-    "containerd restarted": Fault("cn", "systemctl restart containerd", "", harmless=True),
-    "dockerd killed": Fault("cn", "systemctl kill --signal=KILL docker", "", harmless=True),
-    "rebooted": Fault(
-        "cn", "systemctl reboot --force", "unreachable|rebooted|boot id", stops_daemons=True
-    ),
+    "bm-pinned-c01-r01": "date --set='+1 hour'",
+    "bm-pinned-c01-r02": "date --set='-1 hour'",
+    "cn-pinned-c01-r01": "systemctl restart docker",
+    "cn-pinned-c01-r02": "systemctl restart containerd",
+    "cn-pinned-c01-r03": "systemctl kill --signal=KILL docker",
 }
+DONE = "/run/fault-"
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_a_fault_is_named_and_the_next_call_finishes(
-    server: Callable[..., Server], write_plan: WritePlan, fault: Fault
+def test_steps_of_the_clock_and_restarts_of_daemons_falsify_nothing(
+    server: Callable[..., Server], write_plan: WritePlan
 ) -> None:
-    """Each trial is done once, with times that no clock's step changed, and nothing is left."""
     lab = bench_host(server, "bookworm")
-    platforms = {"bm": ["pinned"], fault.platform: ["pinned"]}
-    plan, folder = write_plan("fault", **LONG, platforms=platforms, replicates=2)
+    plan, folder = write_plan("faults", **LONG, replicates=3)
     command = ("virtbed", "sweep", plan, "--inventory", str(lab.inventory))
-    watcher = subprocess.Popen(
-        lab.ssh("sh", "-c", f"until {MEASURES}; do sleep 0.3; done; sleep 1; {fault.what}"),
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        done = run(*command, ok=False)
-        assert watcher.poll() is not None, f"it ended before the fault:\n{done.stdout}"
-    finally:
-        watcher.kill()
-        watcher.wait()
-    output = done.stdout + done.stderr + failures(folder)
-    assert re.search(fault.reason, output), output
-    assert fault.harmless or done.returncode != 0, output
+    with watched(lab, "faults.sh", FAULTS):
+        first = run(*command, ok=False)
+    output = first.stdout + first.stderr + failures(folder)
+    happened = lab.shell(f"ls -d {DONE}*").split()
+    assert {*happened} >= {DONE + name for name in FAULTS}, output
+    assert_finished_by_the_next(command, folder, 6, output)
+    assert traces(lab) == ""
+
+
+def test_a_rebooted_host_is_named_and_the_next_call_finishes(
+    server: Callable[..., Server], write_plan: WritePlan
+) -> None:
+    lab = bench_host(server, "bookworm")
+    plan, folder = write_plan("reboot", **LONG)
+    command = ("virtbed", "sweep", plan, "--inventory", str(lab.inventory))
+    with watched(lab, "faults.sh", {"cn-pinned-c01-r01": "systemctl reboot --force"}):
+        first = run(*command, ok=False)
+    output = first.stdout + first.stderr + failures(folder)
+    assert first.returncode != 0, output
+    assert re.search("unreachable|rebooted|boot id", output), output
+    answers_again(lab)
+    run("make", "setup", f"PLAN={plan}", f"INVENTORY={lab.inventory}")  # the daemons are stopped
+    assert_finished_by_the_next(command, folder, 2, output)
+    assert traces(lab) == ""
+
+
+def assert_finished_by_the_next(
+    command: tuple[str, ...], folder: Path, trials: int, output: str
+) -> None:
+    """Sweep again: each trial is then done once, with times that no clock's step changed."""
     kept = inodes(folder)
-    if fault.stops_daemons:
-        answers_again(lab)
-        run("make", "setup", f"PLAN={plan}", f"INVENTORY={lab.inventory}")
     run(*command)
     after = inodes(folder)
-    assert len(after) == 2 * len(platforms)
-    assert {trial: after[trial] for trial in kept} == kept
+    assert len(after) == trials, output
+    assert {trial: after[trial] for trial in kept} == kept, output
     assert not list(folder.glob("trials/*/failure.json"))
     for trial in folder.glob("trials/*"):
         assert read(trial / "evidence.json")["attested"]
         samples = read(trial / "result.json")["samples"]
-        assert 0 < max(sample["e2e_ns"] for sample in samples) < LONG["timeout_s"] * 1e9
-    assert traces(lab) == ""
+        assert 0 < max(sample["e2e_ns"] for sample in samples) < TIMEOUT_S * 1e9
 
 
 def answers_again(server: Server) -> None:
