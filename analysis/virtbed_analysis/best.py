@@ -32,10 +32,9 @@ from virtbed_analysis.intervals import (
 )
 from virtbed_analysis.question import Question
 from virtbed_analysis.typical import typical_logs
+from virtbed_contract.sweep import MOST_REPLICATES
 
 Answer = Literal["best", "equivalent", "cannot tell", "none"]
-MOST_REPLICATES = 1000
-"""The largest number that is recommended; beyond it, another host or longer trials are needed."""
 
 
 @dataclass(frozen=True)

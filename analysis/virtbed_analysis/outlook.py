@@ -7,8 +7,7 @@ import math
 from virtbed_analysis import words
 from virtbed_analysis.answers import Case, Verdict, deciding, weighing
 from virtbed_analysis.engine import Effect
-
-_MOST_REPLICATES = 1000  # a larger number would be no useful advice
+from virtbed_contract.sweep import MOST_REPLICATES
 
 
 def margin(verdict: Verdict) -> str:
@@ -67,9 +66,9 @@ def _to_decide(verdict: Verdict, most: Case, unit: str) -> str:
         return f"{effect.about} needs more than {words.count(effect.n, unit)} for an interval."
     away = min(abs(math.log(effect.value / limit)) for limit in _limits(verdict))
     needed = math.ceil(effect.n * (half / away) ** 2) if away else math.inf
-    if needed > _MOST_REPLICATES:
+    if needed > MOST_REPLICATES:
         return (
-            f"{effect.about} is so close to the limit that more than {_MOST_REPLICATES} {unit}s "
+            f"{effect.about} is so close to the limit that more than {MOST_REPLICATES} {unit}s "
             "would be needed."
         )
     return (

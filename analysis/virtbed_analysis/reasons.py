@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from virtbed_analysis.best import MOST_REPLICATES, Contrast, Ranking
+from virtbed_analysis.best import Contrast, Ranking
 from virtbed_analysis.candidates import Candidate, Ends
 from virtbed_analysis.intervals import CONFIDENCE, NO_SPREAD, share_bounds
 from virtbed_analysis.latency import LOADED
@@ -18,6 +18,7 @@ from virtbed_analysis.question import Question
 from virtbed_analysis.slo import APART, PERCENTILE, Slo
 from virtbed_analysis.words import count, throughput
 from virtbed_contract.factors import of_grain
+from virtbed_contract.sweep import MOST_REPLICATES
 
 _BURST = 10
 """Requests in a burst that is assumed where no burst was measured."""

@@ -72,7 +72,7 @@ def test_an_open_answer_says_how_many_replicates_would_decide() -> None:
 @pytest.mark.parametrize(
     ("one", "said"),
     [
-        (case("neither", 1.03, 0.9, 1.2), "more than 1000 replicates would be needed"),
+        (case("neither", 1.03, 0.9, 1.2), "more than 999 replicates would be needed"),
         (case("neither", 1.1, None, None, n=1), "needs more than 1 replicate for an interval"),
         (replace(OPEN, no_spread=True), "needs replicates that differ, as measured times do"),
     ],
