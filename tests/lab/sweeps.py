@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,15 @@ def write_plan(tmp_path: Path) -> Iterator[WritePlan]:
     yield write
     for folder in made:
         run("rm", "-rf", str(folder))
+
+
+def joined(servers: Iterable[Server], inventory: Path) -> Path:
+    """Write an inventory of several servers to a new folder; return the folder."""
+    inventory.mkdir()
+    for each in servers:
+        (inventory / f"{each.name}.yml").symlink_to(each.inventory / "hosts.yml")
+    (inventory / "group_vars").symlink_to(REPOSITORY / "inventory" / "group_vars")
+    return inventory
 
 
 @contextmanager

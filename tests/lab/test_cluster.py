@@ -20,7 +20,7 @@ from virtbed.lab.server import Server
 from ..commands import ENVIRONMENT, run
 from .benches import bench_image, read
 from .conftest import say
-from .sweeps import WritePlan, failures, inodes, traces
+from .sweeps import WritePlan, failures, inodes, joined, traces
 from .sweeps import write_plan as write_plan
 
 pytestmark = pytest.mark.full
@@ -43,12 +43,7 @@ def cluster(server: Callable[..., Server], tmp_path: Path) -> tuple[list[Server]
     """Boot three servers; return them with an inventory of all, which holds theirs."""
     image = bench_image(Recipe())
     servers = [server(image, None, memory_mib=2560) for _ in range(3)]
-    inventory = tmp_path / "cluster"
-    inventory.mkdir()
-    for each in servers:
-        (inventory / f"{each.name}.yml").symlink_to(each.inventory / "hosts.yml")
-    (inventory / "group_vars").symlink_to(REPOSITORY / "inventory" / "group_vars")
-    return servers, inventory
+    return servers, joined(servers, tmp_path / "cluster")
 
 
 def test_a_cluster_loses_no_trial(
