@@ -24,12 +24,12 @@ from .sweeps import WritePlan, failures, inodes, joined, traces
 from .sweeps import write_plan as write_plan
 
 pytestmark = pytest.mark.full
-REPLICATES = 9
 PLAN: dict[str, Any] = {
     "platforms": {"bm": ["pinned"], "cn": ["pinned"]},
-    "replicates": REPLICATES,
+    "replicates": 9,
     "memory_mib": 512,
 }
+TRIALS = PLAN["replicates"] * len(PLAN["platforms"])
 # The network of one server is cut for longer than a lost connection is noticed (two minutes).
 CUT_S = 200
 CUT = (
@@ -67,14 +67,21 @@ def test_a_cluster_loses_no_trial(
         servers[2].shell(CUT)
         time.sleep(5)
         os.kill(sweep.pid, signal.SIGKILL)
-    kept = inodes(folder)
-    assert 0 < len(kept) < 2 * REPLICATES
+    # A replicate that a host had begun may be repeated as a whole by another.
+    kept = {
+        trial: inode
+        for trial, inode in inodes(folder).items()
+        if len(list(folder.glob(f"trials/*{trial[-4:]}/result.json"))) == len(PLAN["platforms"])
+    }
+    assert 0 < len(kept) < TRIALS
     again = run(*command, ok=False)
     output = again.stdout + again.stderr + failures(folder)
     assert again.returncode == 0, output
     after = inodes(folder)
-    assert len(after) == 2 * REPLICATES, output
-    assert {trial: after[trial] for trial in kept} == kept, output
+    assert len(after) == TRIALS, output
+    assert kept.items() <= after.items(), output
+    say("setting the server up that was reset, because its daemons do not start at boot")
+    run("make", "setup", f"PLAN={plan}", f"INVENTORY={inventory}")
     third = run(*command)
     assert "0 to go" in third.stdout
     assert inodes(folder) == after

@@ -116,6 +116,13 @@ class Server:
         """Set its clock, which still has the time of the snapshot."""
         self.run("date", "--utc", f"--set=@{time.time():.3f}")
 
+    def set_hostname(self) -> None:
+        """Give it its name as hostname, by which sweeps distinguish hosts."""
+        self.shell(
+            f"echo {self.name} > /etc/hostname; hostname {self.name}; "
+            f"echo 127.0.1.1 {self.name} >> /etc/hosts"
+        )
+
     def save(self, to: Path) -> None:
         """Save its memory and disk as a snapshot that other servers start from, and end it."""
         self.run("sync")
@@ -250,6 +257,7 @@ def start(
                 server.set_clock()
             else:
                 _booted(server, say)
+                server.set_hostname()
         except BaseException as error:
             kept = server.keep_console(f"{type(error).__name__}: {error}")
             lock.close()  # otherwise the server counts as running
