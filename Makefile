@@ -21,7 +21,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 	--no-emit-index-url $(OWN) --custom-compile-command "make lock"
 
 .PHONY: help testbed setup sweep doctor plan report teardown test lint audit unit applications \
-	integration platforms lab servers survival faults calibrate bench docs reference version release lock clean
+	integration lab servers survival faults calibrate bench docs reference version release lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -52,7 +52,7 @@ teardown: .venv/.made ## remove what virtbed made on this machine; results and p
 	ansible-playbook -i $(INVENTORY) playbooks/teardown.yml
 
 # Set-up comes first, because unit tests need hwloc to place instances on recorded machines.
-test: lint docs setup unit applications survival platforms ## the checks that fit an hour
+test: lint docs setup unit applications survival servers integration ## the checks that fit an hour
 
 lint: .venv/.made ## ruff, mypy, codespell, yamllint, ansible-lint, bandit, detect-secrets
 	ruff check .
@@ -87,12 +87,8 @@ applications: .venv/.made .venv/.jax ## tests of the applications, in the image;
 lab: .venv/.made ## tests on bench hosts in a box, over SSH, as root; LAB=… options of pytest
 	pytest --durations=0 tests/lab $(LAB)
 
-servers: .venv/.made ## the quick part of lab; other sweeps and tests may run at the same time
-	tests/lab/apart.sh pytest --durations=0 tests/lab -m "not full"
-
-# Servers in a box are a host of their own, so their tests run next to those on this machine.
-platforms: setup ## integration and servers at the same time
-	$(MAKE) --jobs=2 integration servers
+servers: .venv/.made ## the quick part of lab
+	pytest --durations=0 tests/lab -m "not full"
 
 integration: setup ## tests on the real platforms, as root
 	ansible-playbook tests/integration/browser.yml tests/integration/ssh.yml tests/integration/slurm.yml

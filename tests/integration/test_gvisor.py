@@ -26,11 +26,9 @@ def test_both_modes_are_attested_and_give_the_answers_of_bare_metal(attested: An
 
 def test_a_sandbox_changed_during_the_sweep_fails_the_trial(write_plan: Any) -> None:
     plan, folder = write_plan("gvisor-moved", platforms={"gvisor": ["pinned"]})
-    group = "/sys/fs/cgroup/cpuset/gvisor.virtbed-gvisor-pinned-c01-r01"
-    unified = group.replace("/cpuset", "")
-    change = (
-        f"{{ [ -d {group} ] && echo 0-1 >{group}/cpuset.cpus || echo 0-1 >{unified}/cpuset.cpus; }}"
-    )
+    # In the hierarchy of v1 or v2; not before runsc has set the CPUs, which would undo the change.
+    files = "/sys/fs/cgroup/{cpuset/,}gvisor.virtbed-gvisor-pinned-c01-r01/cpuset.cpus"
+    change = f'file=$(grep -lsx 1 {files}); test -n "$file" && echo 0-1 >$file'
     done = sweep_with_change(plan, change)
     assert done.returncode == 1, done.stdout + done.stderr
     trial = folder / "trials" / "gvisor-pinned-c01-image_classification-r01"

@@ -15,8 +15,10 @@ import pytest
 
 from virtbed.checkout import REPOSITORY
 
-from .conftest import ENVIRONMENT, NOTHING, run, traces
+from ..commands import ENVIRONMENT, run
+from ..integration.conftest import NOTHING, traces
 
+pytestmark = pytest.mark.usefixtures("as_before")
 HUNG_AFTER_S = 25
 SWEEP_S = 400  # time limit of a sweep, whatever hangs
 
@@ -87,6 +89,7 @@ def test_a_hung_docker_stops_a_sweep_without_containers_only_if_containers_run(
     assert traces() == NOTHING
 
 
+@pytest.mark.quick
 def test_ctrl_c_ends_a_sweep_that_hangs(write_plan: Any, dockerd: int) -> None:
     plan, folder = write_plan("impatient", platforms={"cn": ["pinned"]}, timeout_s=600)
     running = sweep(plan)
