@@ -26,28 +26,33 @@ LONG: dict[str, Any] = {
     "applications": [{"name": "null", "scale": "tiny", "samples": 4000, "warmup": 1}],
     "timeout_s": TIMEOUT_S,
 }
-# By instance: the fault in the middle of its trial. The trial may be done nevertheless.
+# By instance: the fault in the middle of its trial, and the reason that its failure needs. A
+# container survives that containerd is restarted.
 FAULTS = {
-    "bm-pinned-c01-r01": "date --set='+1 hour'",
-    "bm-pinned-c01-r02": "date --set='-1 hour'",
-    "cn-pinned-c01-r01": "systemctl restart docker",
-    "cn-pinned-c01-r02": "systemctl restart containerd",
-    "cn-pinned-c01-r03": "systemctl kill --signal=KILL docker",
+    "bm-pinned-c01-r01": ("date --set='+1 hour'", "the clock was set forward by 36"),
+    "bm-pinned-c01-r02": ("date --set='-1 hour'", "the clock was set back by 3"),
+    "cn-pinned-c01-r01": ("systemctl restart docker", "SIGKILL"),
+    "cn-pinned-c01-r02": ("systemctl restart containerd", ""),
+    "cn-pinned-c01-r03": ("systemctl kill --signal=KILL docker", "SIGKILL|ocker"),
 }
 DONE = "/run/fault-"
 
 
-def test_steps_of_the_clock_and_restarts_of_daemons_falsify_nothing(
+def test_a_clock_that_was_set_and_a_dead_daemon_are_named_and_the_next_call_finishes(
     server: Callable[..., Server], write_plan: WritePlan
 ) -> None:
     lab = bench_host(server, "bookworm")
     plan, folder = write_plan("faults", **LONG, replicates=3)
     command = ("virtbed", "sweep", plan, "--inventory", str(lab.inventory))
-    with watched(lab, "faults.sh", FAULTS):
+    with watched(lab, "faults.sh", {name: fault for name, (fault, _) in FAULTS.items()}):
         first = run(*command, ok=False)
     output = first.stdout + first.stderr + failures(folder)
     happened = lab.shell(f"ls -d {DONE}*").split()
     assert {*happened} >= {DONE + name for name in FAULTS}, output
+    for name, (_, reason) in FAULTS.items():
+        stem, replicate = name.rsplit("-", 1)
+        failure = folder / "trials" / f"{stem}-null-{replicate}" / "failure.json"
+        assert not reason or re.search(reason, read(failure)["message"]), output
     assert_finished_by_the_next(command, folder, 6, output)
     assert traces(lab) == ""
 

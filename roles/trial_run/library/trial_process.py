@@ -21,7 +21,8 @@ module: trial_process
 short_description: Run one trial's process, and write the JSON document that it prints to a file
 description:
   - Appends --spawned-at-ns with CLOCK_REALTIME, in nanoseconds, read just before the start.
-  - The process is killed when this module ends, or after the time limit.
+  - The process is killed when this module ends, after the time limit, or if the machine's clock is
+    set, by which LoadGen issues and times requests.
   - Writes the process's standard output to a file, completely or not at all. Returns only the parts
     of the document that attestation needs, so that no samples pass through Ansible.
 options:
@@ -81,6 +82,8 @@ thread_policy:
 
 _PR_SET_PDEATHSIG = 1
 _MAX_LOG_CHARACTERS = 3000  # of the log's end in an error message
+_LOOK_S = 5.0  # between two readings of the clocks
+_MOST_STEP_S = 0.01
 
 
 # Exit statuses that engines, shells and SSH use for failures of their own.
@@ -107,9 +110,9 @@ def run(argv: list[str], timeout_s: int) -> tuple[str, str, int]:
         Standard output, the end of standard error, and the wall time in nanoseconds.
 
     Raises:
-        TrialError: The process did not end in time, or its exit status is not 0.
+        TrialError: The process did not end in time, its exit status is not 0, or the clock was set.
     """
-    started_ns = time.monotonic_ns()
+    started_ns, ahead_ns = time.monotonic_ns(), _ahead_ns()
     process = subprocess.Popen(
         [*argv, "--spawned-at-ns", str(time.time_ns())],
         # A pipe, because runsc makes the sandbox's user the owner of its standard files: of the
@@ -120,18 +123,50 @@ def run(argv: list[str], timeout_s: int) -> tuple[str, str, int]:
         preexec_fn=_die_with_parent,
         start_new_session=True,
     )
-    try:
-        out, log = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise TrialError(
-            f"trial_process: still running after {timeout_s} s; raise timeout_s in the plan, "
-            f"or request fewer samples. End of its log: {_log_end(_rest(process))}"
-        ) from None
+    output = None
+    while output is None:
+        left_s = timeout_s - (time.monotonic_ns() - started_ns) / 1e9
+        output = _wait(process, max(0.0, min(_LOOK_S, left_s)))
+        reason = _clock_was_set(ahead_ns)
+        if not (reason or output) and left_s <= 0:
+            reason = (
+                f"still running after {timeout_s} s; raise timeout_s in the plan, or request fewer "
+                "samples"
+            )
+        if reason:
+            log = output[1] if output else _killed(process)
+            raise TrialError(f"trial_process: {reason}. End of its log: {_log_end(log)}")
+    out, log = output
     wall_ns = time.monotonic_ns() - started_ns
     if process.returncode != 0:
         raise TrialError(f"trial_process: {_end(process.returncode)}: {_log_end(log)}")
     return out.decode(errors="replace"), _log_end(log), wall_ns
+
+
+def _ahead_ns() -> int:
+    """Return how far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, in nanoseconds.
+
+    A time service that adjusts the clock's rate adjusts that of both, so the difference changes
+    only if the clock is set. Of three readings, this is the one that was interrupted least.
+    """
+
+    def read() -> tuple[int, int]:
+        before_ns, now_ns = time.monotonic_ns(), time.time_ns()
+        return time.monotonic_ns() - before_ns, now_ns - before_ns
+
+    return min(read() for _ in range(3))[1]
+
+
+def _clock_was_set(ahead_ns: int) -> str:
+    """Return by how much the clock was set since an earlier `_ahead_ns`; empty if it was not."""
+    step_s = (_ahead_ns() - ahead_ns) / 1e9
+    if abs(step_s) <= _MOST_STEP_S:
+        return ""
+    return (
+        f"the clock was set {'forward' if step_s > 0 else 'back'} by {abs(step_s):.2f} s while the "
+        "process ran, and LoadGen issues and times requests by it; let a time service adjust the "
+        "clock's rate (chronyd, systemd-timesyncd), and call again"
+    )
 
 
 def _end(status: int) -> str:
@@ -147,11 +182,20 @@ def _end(status: int) -> str:
     return f"exit status {status}{_STATUSES.get(status, '')}"
 
 
-def _rest(process: subprocess.Popen[bytes]) -> bytes:
-    """Return the standard error of a killed process.
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bytes] | None:
+    """Return a process's standard output and error; None if it does not end in time."""
+    try:
+        return process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _killed(process: subprocess.Popen[bytes]) -> bytes:
+    """Kill a process with its children; return its standard error.
 
     It does not wait for the pipes to close: processes in an enclosure may keep them open.
     """
+    os.killpg(process.pid, signal.SIGKILL)
     try:
         return process.communicate(timeout=5)[1]
     except subprocess.TimeoutExpired as error:

@@ -98,6 +98,30 @@ def test_a_process_that_does_not_end_is_killed_with_its_children(tmp_path: Path)
     assert not _runs(child)
 
 
+@pytest.mark.parametrize(("step_s", "words"), [(3600, "forward by 3600.00 s"), (-1, "back by 1.0")])
+def test_a_process_is_killed_if_the_clock_is_set(
+    monkeypatch: pytest.MonkeyPatch, step_s: int, words: str
+) -> None:
+    """LoadGen waits for a time of that clock: set back by an hour, it would wait an hour."""
+    steps = iter([0, step_s * 10**9])
+    ahead_ns = trial._ahead_ns
+    monkeypatch.setattr(trial, "_ahead_ns", lambda: ahead_ns() + next(steps))
+    monkeypatch.setattr(trial, "_LOOK_S", 1.0)
+    began = time.monotonic()
+    with pytest.raises(trial.TrialError, match=f"the clock was set {words}.* End of its log: word"):
+        trial.run(
+            python("import sys, time; print('word', file=sys.stderr, flush=True); time.sleep(60)"),
+            50,
+        )
+    assert time.monotonic() - began < 40
+
+
+def test_a_clock_that_was_not_set_stays_ahead_by_the_same() -> None:
+    ahead_ns = trial._ahead_ns()
+    time.sleep(0.5)
+    assert abs(trial._ahead_ns() - ahead_ns) < trial._MOST_STEP_S * 1e9
+
+
 def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
     """Even if the parent is killed: no process of a trial may run during the next one."""
     note = tmp_path / "pid"
