@@ -67,7 +67,7 @@ def test_a_cluster_loses_no_trial(
         servers[2].shell(CUT)
         time.sleep(5)
         os.kill(sweep.pid, signal.SIGKILL)
-    # A replicate that a host had begun may be repeated as a whole by another.
+    # A replicate that a host had started may be repeated as a whole by another.
     kept = {
         trial: inode
         for trial, inode in inodes(folder).items()
