@@ -44,8 +44,8 @@ def idles(engine: str, container: str) -> str:
 
 def sweep_with_change(plan: str, change: str) -> subprocess.CompletedProcess[str]:
     """Sweep a plan; meanwhile run a shell command repeatedly until it succeeds once."""
-    watcher = f"for i in $(seq 1200); do {change} && exit; sleep 0.05; done >/dev/null 2>&1; exit 1"
-    command = f"({watcher}) & virtbed sweep {plan}; s=$?; wait $!; exit $s"
+    watcher = f"until {change}; do sleep 0.05; done >/dev/null 2>&1"
+    command = f"({watcher}) & virtbed sweep {plan}; s=$?; kill $! 2>/dev/null; exit $s"
     return run("bash", "-c", command, ok=False)
 
 

@@ -87,7 +87,7 @@ def test_applications_give_the_same_answers_on_four_platforms(
     for result in results.values():
         asked = (result["trial"]["application"], result["trial"]["scale"], len(result["samples"]))
         answers.setdefault(asked, set()).add(result["answers"]["digest"])
-    assert {(name, "tiny", 3) for name in names} < set(answers)
+    assert {name for name, scale, _ in answers if scale == "tiny"} == set(names)
     assert all(len(digests) == 1 for digests in answers.values()), answers
     inside = {
         result["trial"]["platform"] + "-" + result["trial"]["mode"]: result["environment"]

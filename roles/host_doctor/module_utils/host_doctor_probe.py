@@ -22,6 +22,8 @@ from ansible.module_utils.virtbed_contract.kernel.topology import MOST_HWLOC_BYT
 from ansible.module_utils.virtbed_contract.remedies import setup
 
 COMMAND_DEADLINE_S = 10.0
+# Of programs that ask no daemon, and so do not hang: they are only slow on a busy machine.
+LOCAL_DEADLINE_S = 60.0
 GUEST_MEMORY_MIB = 512
 HWLOC = "lstopo-no-graphics"
 # hwloc's other attributes identify the machine: serial numbers, asset tags, addresses of its cards.
@@ -50,17 +52,20 @@ def output_of(argv: Sequence[str], times: int = 1) -> str | None:
         times: Factor on COMMAND_DEADLINE_S.
     """
     try:
-        done = subprocess.run(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=COMMAND_DEADLINE_S * times,
-            check=True,
-            env={**os.environ, "LC_ALL": "C"},
-        )
+        return _printed(argv, COMMAND_DEADLINE_S * times)
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _printed(argv: Sequence[str], deadline_s: float) -> str:
+    done = subprocess.run(
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=deadline_s,
+        check=True,
+        env={**os.environ, "LC_ALL": "C"},
+    )
     return done.stdout.decode(errors="replace").strip()
 
 
@@ -77,10 +82,17 @@ def hwloc_facts(program: str = HWLOC, times: int = 1) -> dict[str, str | None]:
     if path is None:
         return {"xml": None, "problem": f"no {program} found"}
     quiet = ["--filter", "osdev:none", "--filter", "misc:none", "--no-icaches"]
-    xml = output_of([path, "--disallowed", *quiet, "--of", "xml", "-"], times)
+    try:
+        xml = _printed([path, "--disallowed", *quiet, "--of", "xml", "-"], LOCAL_DEADLINE_S * times)
+    except subprocess.TimeoutExpired as error:
+        return {"xml": None, "problem": f"{path} does not answer in {error.timeout:g} s"}
+    except subprocess.CalledProcessError as error:
+        words = error.stderr.decode(errors="replace").strip()[-500:]
+        return {"xml": None, "problem": f"{path} fails with status {error.returncode}: {words}"}
+    except OSError as error:
+        return {"xml": None, "problem": f"{path} cannot be run: {error}"}
     if not xml:
-        problem = f"{path} fails, or does not answer in {COMMAND_DEADLINE_S * times} s"
-        return {"xml": None, "problem": problem}
+        return {"xml": None, "problem": f"{path} printed nothing"}
     if len(xml) > MOST_HWLOC_BYTES:
         problem = f"{path} printed {len(xml)} characters, {MOST_HWLOC_BYTES} at most needed"
         return {"xml": None, "problem": problem}

@@ -194,7 +194,11 @@ def test_hwlocs_topology_is_kept_without_what_identifies_the_machine(
 
 @pytest.mark.parametrize(
     ("body", "problem"),
-    [("exit 1", "fails"), ("true", "fails"), ("printf '%0200d' 0", "200 characters, 99 at most")],
+    [
+        ("echo no topology >&2; exit 3", "fails with status 3: no topology"),
+        ("true", "printed nothing"),
+        ("printf '%0200d' 0", "200 characters, 99 at most"),
+    ],
 )
 def test_unusable_output_of_hwloc_is_a_problem(
     body: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -214,7 +218,7 @@ def test_missing_hwloc_is_a_problem() -> None:
 def test_the_deadline_of_hwloc_is_longer_on_an_emulated_host(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, times: int, problem: str | None
 ) -> None:
-    monkeypatch.setattr(probe, "COMMAND_DEADLINE_S", 0.25)
+    monkeypatch.setattr(probe, "LOCAL_DEADLINE_S", 0.25)
     programs(tmp_path, monkeypatch, **{probe.HWLOC: "/bin/sleep 0.6; echo '<topology/>'"})
     facts = probe.hwloc_facts(times=times)
     assert (problem or "") in (facts["problem"] or "") and (facts["xml"] is None) == bool(problem)
