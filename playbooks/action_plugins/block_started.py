@@ -43,7 +43,7 @@ class ActionModule(ActionBase):
         folder: The folder of the claim, in tests only.
 
     Returns `virtbed_contract.events.BlockStart`, by which the process that started ansible-playbook
-    may move, too, or end it if a disk is full.
+    may move, too, or end it if a disk is full; and `boot`, the id of the host's boot.
     """
 
     _VALID_ARGS = frozenset({"bench", "instance", "trials", "claim", "claim_s", "disks", "folder"})
@@ -74,6 +74,7 @@ class ActionModule(ActionBase):
             "cpus": instance.housekeeping,
             "here": is_here,
             "disks": encode(disks),
+            "boot": boot,
         }
 
     def _begin(self, rooms: list[tuple[str, str]]) -> tuple[str, tuple[DiskFree, ...]]:

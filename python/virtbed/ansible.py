@@ -277,7 +277,7 @@ def _typed(raw: Mapping[str, Any]) -> Iterator[Event]:
         action = _action(data)
         if action == "block_started":
             start = {name: result.get(name) for name in _STARTED if name in result}
-            yield BlockStarted(host, decode(BlockStart, start, action))
+            yield BlockStarted(host, decode(BlockStart, start, action), str(result.get("boot", "")))
         elif action == "trial_outcome":
             yield TrialEnded(host, decode(TrialOutcome, result.get("outcome"), action))
         else:

@@ -29,10 +29,17 @@ class TaskFailed:
 
 @dataclass(frozen=True)
 class BlockStarted:
-    """A block has started: its instance is about to be provisioned."""
+    """A block has started: its instance is about to be provisioned.
+
+    Attributes:
+        host: The bench host's name in the inventory.
+        start: The document of the start.
+        boot: The id of the bench host's boot; empty if it is not known.
+    """
 
     host: str
     start: BlockStart
+    boot: str = ""
 
 
 @dataclass(frozen=True)

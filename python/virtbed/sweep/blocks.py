@@ -31,6 +31,7 @@ from virtbed.sweep.admission import Admitted
 from virtbed.sweep.interruption import (
     HostFullError,
     HostLostError,
+    HostRebootedError,
     Interruption,
     Kept,
     NoRoomError,
@@ -103,6 +104,7 @@ class Blocks:
             Kept: A trial failed, and its instance is kept, as requested by `keep`.
             NoRoomError, HostFullError: A disk has too little free space.
             HostLostError: One of several hosts became unreachable.
+            HostRebootedError: The host has rebooted since its examination.
             BenchError: The running instance could not be released.
             OSError: Results cannot be written.
         """
@@ -224,6 +226,7 @@ class Blocks:
                     if self.interruption.wanted:
                         continue  # until the playbook ends; trials that end meanwhile are repeated
                     if isinstance(event, BlockStarted):
+                        self._check_boot(event.boot)
                         self._check_room(event.start.disks)
                         # Count the first trial's attempt now, so that it counts even if the block
                         # is killed; each next trial's is counted when the one before has ended.
@@ -257,6 +260,16 @@ class Blocks:
             return False
         release = _full(ended) or self._lost(ended) or self.interruption.wanted
         return not release and pending.is_open(blocks[pending.started - 1])
+
+    def _check_boot(self, boot: str) -> None:
+        """Raise HostRebootedError if the bench host has rebooted since its examination."""
+        machine = self.admitted.report.facts.get("machine")
+        examined = machine.get("boot") if isinstance(machine, dict) else None
+        if boot and examined and boot != examined:
+            raise HostRebootedError(
+                "the bench host has rebooted since it was examined, so its kernel and its settings "
+                "may be others: set it up again (make setup), and call again to continue"
+            )
 
     def _check_room(self, disks: Iterable[DiskFree]) -> None:
         """Raise NoRoomError if a disk of the bench host or of this machine lacks free space.

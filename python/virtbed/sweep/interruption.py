@@ -37,6 +37,10 @@ class HostFullError(NoRoomError):
     """A disk of one bench host is full, not one of this machine: other hosts can continue."""
 
 
+class HostRebootedError(SweepError):
+    """A bench host has rebooted since its examination, so its settings are not those any more."""
+
+
 class HostLostError(SweepError):
     """One of several bench hosts is unreachable; its instance may still exist."""
 

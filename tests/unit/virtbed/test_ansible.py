@@ -268,12 +268,13 @@ def test_the_message_for_an_invalid_playbook_is_ansibles(checkout: Path) -> None
 
 def test_results_of_our_plugins_are_typed_events(checkout: Path) -> None:
     started = {"instance": "bm-pinned-c01-r01", "bench": "b", "cpus": "0", "here": False}
-    plugin(checkout, "block_started", started)
+    plugin(checkout, "block_started", started | {"boot": "b00"})
     plugin(checkout, "trial_outcome", {"outcome": _OUTCOME})
     write(checkout, {"name": "A", "block_started": {}}, {"name": "B", "trial_outcome": {}})
     first, second, _ = play("demo", {}, [LOCAL], deadline=Deadline(60), logs=Logs())
     assert isinstance(first, BlockStarted) and first.host == "localhost"
     assert first.start.instance == "bm-pinned-c01-r01" and first.start.cpus == "0"
+    assert first.boot == "b00"
     assert isinstance(second, TrialEnded)
     assert second.outcome.failure and second.outcome.failure.message == "why"
 

@@ -69,6 +69,7 @@ class Host:
         self.hosts = ["bench"]
         self.turns: list[Mapping[str, Any]] = []
         self.disks: Callable[[], tuple[DiskFree, ...]] = lambda: ()
+        self.boot: Callable[[], str] = lambda: ""
         self.restored = False
         self.taken = True
         self.settings = [TuningRow("interrupts", True, "0", "0", "measured", ("131: managed",))]
@@ -110,7 +111,7 @@ class Host:
         here = bench == os.uname().nodename
         self.turns.append(turn)
         start = BlockStart(instance.id, bench, instance.housekeeping, here, self.disks())
-        yield BlockStarted("h", start)
+        yield BlockStarted("h", start, self.boot())
         self.limits.append((instance.id, deadline.limit_s))
         if instance.own_kernel:
             yield TaskOk("h", "add_host", {"add_host": {"host_vars": GUEST}})
@@ -766,6 +767,26 @@ def test_a_host_of_another_controller_is_refused_and_not_freed(
     with pytest.raises(BenchError, match="in use by process 7 on ctl02"):
         run.run()
     assert host.calls == ["examine"] and not run.folder.exists() and not run.began
+
+
+def test_a_reboot_of_the_host_ends_the_sweep_before_the_next_block(
+    host: Host, make: Make, plan: Plan, harness_document: dict[str, Any]
+) -> None:
+    """After it the host's settings are those of its boot, and its kernel may be another."""
+    host.trial = good(harness_document)
+    host.report.facts["machine"] = {"boot": "one"}
+    boots = iter(["one", "one", "two"])
+    host.boot = lambda: next(boots)
+    run = make(small(plan))
+    with pytest.raises(SweepError, match=r"has rebooted since it was examined.*call again"):
+        run.run()
+    assert host.calls[2:] == ["block", "clear", "restore"]
+    assert len(list((run.folder / "trials").glob("*/result.json"))) == 2 and run.failed == []
+    host.report.facts["machine"] = {"boot": "two"}
+    host.boot = lambda: "two"
+    again = make(small(plan))
+    again.run()
+    assert len(list((again.folder / "trials").glob("*/result.json"))) == 6
 
 
 @pytest.mark.parametrize("kind", ["state", "tmp", "store"])
