@@ -90,6 +90,7 @@ class Blocks:
     guest: Mapping[str, Any] = field(default_factory=dict)
     holder: Holder = field(default_factory=Holder.here)
     began: bool = False
+    _boot: str = ""
     _since: float = 0.0
     _kept: bool = False
 
@@ -104,7 +105,7 @@ class Blocks:
             Kept: A trial failed, and its instance is kept, as requested by `keep`.
             NoRoomError, HostFullError: A disk has too little free space.
             HostLostError: One of several hosts became unreachable.
-            HostRebootedError: The host has rebooted since its examination.
+            HostRebootedError: The host has rebooted since the first block.
             BenchError: The running instance could not be released.
             OSError: Results cannot be written.
         """
@@ -262,10 +263,9 @@ class Blocks:
         return not release and pending.is_open(blocks[pending.started - 1])
 
     def _check_boot(self, boot: str) -> None:
-        """Raise HostRebootedError if the bench host has rebooted since its examination."""
-        machine = self.admitted.report.facts.get("machine")
-        examined = machine.get("boot") if isinstance(machine, dict) else None
-        if boot and examined and boot != examined:
+        """Raise HostRebootedError if the bench host has rebooted since the first block."""
+        self._boot = self._boot or boot
+        if boot != self._boot:
             raise HostRebootedError(
                 "the bench host has rebooted since it was examined, so its kernel and its settings "
                 "may be others: set it up again (make setup), and call again to continue"

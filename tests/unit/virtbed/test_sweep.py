@@ -774,7 +774,6 @@ def test_a_reboot_of_the_host_ends_the_sweep_before_the_next_block(
 ) -> None:
     """After it the host's settings are those of its boot, and its kernel may be another."""
     host.trial = good(harness_document)
-    host.report.facts["machine"] = {"boot": "one"}
     boots = iter(["one", "one", "two"])
     host.boot = lambda: next(boots)
     run = make(small(plan))
@@ -782,7 +781,6 @@ def test_a_reboot_of_the_host_ends_the_sweep_before_the_next_block(
         run.run()
     assert host.calls[2:] == ["block", "clear", "restore"]
     assert len(list((run.folder / "trials").glob("*/result.json"))) == 2 and run.failed == []
-    host.report.facts["machine"] = {"boot": "two"}
     host.boot = lambda: "two"
     again = make(small(plan))
     again.run()
