@@ -29,11 +29,11 @@ LONG: dict[str, Any] = {
 # By instance: the fault in the middle of its trial, and the reason that its failure needs. A
 # container survives that containerd is restarted.
 FAULTS = {
-    "bm-pinned-c01-r01": ("date --set='+1 hour'", "the clock was set forward by 36"),
+    "bm-pinned-c01-r01": ("date --set='+1 hour'", "the clock was set forward by 3"),
     "bm-pinned-c01-r02": ("date --set='-1 hour'", "the clock was set back by 3"),
     "cn-pinned-c01-r01": ("systemctl restart docker", "SIGKILL"),
     "cn-pinned-c01-r02": ("systemctl restart containerd", ""),
-    "cn-pinned-c01-r03": ("systemctl kill --signal=KILL docker", "SIGKILL|ocker"),
+    "cn-pinned-c01-r03": ("systemctl kill --signal=KILL docker", "SIGKILL|daemon"),
 }
 DONE = "/run/fault-"
 
