@@ -115,13 +115,14 @@ bench: setup ## measure virtbed's own cost and the phases of the applications
 	PYTHONPATH=. .venv/bin/python benchmarks/analysis.py
 	virtbed in-image benchmarks/applications.py
 
-# The tools are installed in .venv, from the hash locks. TensorFlow is in the image, not here.
+# The tools are installed in .venv, from the hash locks. TensorFlow is in the image, not here. uv
+# compiles nothing by default, and not every user may write bytecode here later.
 .venv/.made: $(LOCKS) $(MEMBERS)
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "virtbed: python3 is $$(python3 -V), 3.11 or newer is needed" >&2; exit 1; }
 	python3 -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements/bootstrap.txt
-	$(BIN)/uv pip sync --quiet --require-hashes $(LOCKS)
+	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode $(LOCKS)
 	$(BIN)/uv pip install --quiet --no-deps -e contract -e python -e analysis -e workloads
 	touch $@
 
