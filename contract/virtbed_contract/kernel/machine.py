@@ -39,9 +39,9 @@ def identity(root: Path) -> dict[str, Optional[str]]:
     """
     ids = (read(root / path) for path in _IDS)
     return {
-        "id": _digest(next((text for text in ids if text), None)),
-        "boot": _digest(read(root / BOOT)),
-        "product": _digest(_product(root)),
+        "id": digest(next((text for text in ids if text), None)),
+        "boot": digest(read(root / BOOT)),
+        "product": digest(_product(root)),
     }
 
 
@@ -52,7 +52,8 @@ def _product(root: Path) -> Optional[str]:
     return uuid if known else None
 
 
-def _digest(text: Optional[str]) -> Optional[str]:
+def digest(text: Optional[str]) -> Optional[str]:
+    """Return the digest of one of a machine's ids, as in `identity`; None if there is no id."""
     return hmac.new(text.encode(), _PURPOSE, hashlib.sha256).hexdigest()[:32] if text else None
 
 

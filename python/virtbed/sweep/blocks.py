@@ -41,6 +41,7 @@ from virtbed.sweep.recording import Recorder
 from virtbed.trial import Trial
 from virtbed_contract.codec import encode
 from virtbed_contract.documents import Instance
+from virtbed_contract.kernel.machine import digest
 from virtbed_contract.limits import DiskFree, look
 from virtbed_contract.neighbours import instances
 from virtbed_contract.sweep import TIMES_EMULATED
@@ -90,7 +91,6 @@ class Blocks:
     guest: Mapping[str, Any] = field(default_factory=dict)
     holder: Holder = field(default_factory=Holder.here)
     began: bool = False
-    _boot: str = ""
     _since: float = 0.0
     _kept: bool = False
 
@@ -105,7 +105,7 @@ class Blocks:
             Kept: A trial failed, and its instance is kept, as requested by `keep`.
             NoRoomError, HostFullError: A disk has too little free space.
             HostLostError: One of several hosts became unreachable.
-            HostRebootedError: The host has rebooted since the first block.
+            HostRebootedError: The host has rebooted since its examination.
             BenchError: The running instance could not be released.
             OSError: Results cannot be written.
         """
@@ -263,9 +263,8 @@ class Blocks:
         return not release and pending.is_open(blocks[pending.started - 1])
 
     def _check_boot(self, boot: str) -> None:
-        """Raise HostRebootedError if the bench host has rebooted since the first block."""
-        self._boot = self._boot or boot
-        if boot != self._boot:
+        """Raise HostRebootedError if the bench host has rebooted since its examination."""
+        if digest(boot) != self.admitted.report.facts["machine"]["boot"]:
             raise HostRebootedError(
                 "the bench host has rebooted since it was examined, so its kernel and its settings "
                 "may be others: set it up again (make setup), and call again to continue"

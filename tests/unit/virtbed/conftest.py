@@ -62,6 +62,7 @@ def report(cpus: int = 2, guests: str = "emulated", host: str = "bench") -> Host
     engines = {name: {} for role in PLATFORMS.roles.values() for name in role.engines}
     facts: dict[str, Any] = {
         "kernel": "6.1.0",
+        "machine": {"boot": None},
         "memory_mib": {"total": 16384, "available": 8192, "needed": 6144},
         "engines": {name: {"name": name, "version": "1.0"} for name in engines},
         "image": {

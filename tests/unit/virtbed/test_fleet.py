@@ -60,7 +60,8 @@ class Hosts:
         made.hosts = [name]
         made.report = report(host=name)
         made.report.facts["image"] = Host().report.facts["image"]
-        made.report.facts["machine"] = {"id": f"id {name}", "boot": f"boot {name}"}
+        made.report.facts["machine"] = {"id": f"id {name}"}
+        made.booted(f"boot {name}")
         made.trial = good(self.document)
         return made
 
@@ -321,6 +322,7 @@ def odd_name(hosts: Hosts) -> None:
 def here(hosts: Hosts) -> None:
     one = hosts.each["bench02"]
     one.report.facts["machine"] = machine.identity(Path("/"))
+    one.booted(Path("/", machine.BOOT).read_text().strip())
     one.report = replace(one.report, host=os.uname().nodename)
 
 

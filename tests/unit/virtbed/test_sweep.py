@@ -35,6 +35,7 @@ from virtbed_contract.codec import decode, encode
 from virtbed_contract.documents import Instance, TrialRequest
 from virtbed_contract.events import BlockStart, FetchedFile, Readings, TaskFailure, TrialOutcome
 from virtbed_contract.kernel.files import write_text
+from virtbed_contract.kernel.machine import digest
 from virtbed_contract.kernel.processes import mount_namespace
 from virtbed_contract.limits import ROOMS, DiskFree
 from virtbed_contract.objections import Planned
@@ -75,6 +76,11 @@ class Host:
         self.settings = [TuningRow("interrupts", True, "0", "0", "measured", ("131: managed",))]
         self.report: HostReport = report()
         self.report.facts["image"]["key"] = image_key()
+
+    def booted(self, boot: str) -> None:
+        """Set the id of its boot, as its examination and each block read it."""
+        self.boot = lambda: boot
+        self.report.facts["machine"]["boot"] = digest(boot)
 
     def play(
         self, playbook: str, variables: Mapping[str, Any], *_: Any, deadline: Deadline,
@@ -774,6 +780,7 @@ def test_a_reboot_of_the_host_ends_the_sweep_before_the_next_block(
 ) -> None:
     """After it the host's settings are those of its boot, and its kernel may be another."""
     host.trial = good(harness_document)
+    host.booted("one")
     boots = iter(["one", "one", "two"])
     host.boot = lambda: next(boots)
     run = make(small(plan))
@@ -782,6 +789,9 @@ def test_a_reboot_of_the_host_ends_the_sweep_before_the_next_block(
     assert host.calls[2:] == ["block", "clear", "restore"]
     assert len(list((run.folder / "trials").glob("*/result.json"))) == 2 and run.failed == []
     host.boot = lambda: "two"
+    with pytest.raises(SweepError, match="has rebooted"):  # between examination and first block
+        make(small(plan)).run()
+    host.booted("two")
     again = make(small(plan))
     again.run()
     assert len(list((again.folder / "trials").glob("*/result.json"))) == 6
