@@ -1,9 +1,26 @@
-"""Filter about plans: why a host can never carry one out."""
+"""Filters about plans: why one cannot be read, and why a host can never carry one out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+
+
+def problem(plan: str) -> str:
+    """Return why a plan cannot be read, or needs an unknown image; empty if it is valid.
+
+    Args:
+        plan: The plan, by the name of one in plans/ or by its path.
+    """
+    from virtbed.image import load_variants, variant_of
+    from virtbed.plan import PlanError, load_plan, plan_path
+    from virtbed.platforms import PlatformError
+
+    try:
+        variant_of(load_plan(plan_path(plan)).image, load_variants())
+    except (PlatformError, PlanError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def refused(report: Mapping[str, Any], plan: str) -> str:
@@ -31,8 +48,8 @@ def refused(report: Mapping[str, Any], plan: str) -> str:
 
 
 class FilterModule:
-    """The filter by the name that playbooks use."""
+    """The filters by the names that playbooks use."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Return the filter by its name."""
-        return {"virtbed_refused": refused}
+        """Return the filters by their names."""
+        return {"virtbed_plan_problem": problem, "virtbed_refused": refused}

@@ -37,9 +37,12 @@ def test_a_bad_plan_is_refused(write_plan: Any, changes: dict[str, Any], message
 
 
 def test_an_unknown_plan_is_refused_with_the_known_ones() -> None:
-    done = run("ansible-playbook", "sweep.yml", "-e", "plan=nonesuch", ok=False)
-    assert done.returncode != 0
-    assert "no plan 'nonesuch' found; give the path of a .yml file, or one of: " in done.stdout
+    for playbook in ("sweep.yml", "playbooks/testbed.yml"):
+        done = run("ansible-playbook", playbook, "-e", "plan=nonesuch", ok=False)
+        assert done.returncode != 0
+        shown = done.stdout + done.stderr
+        assert "no plan 'nonesuch' found; give the path of a .yml file, or one of: " in shown
+        assert "Gathering Facts" not in shown  # no host was asked
 
 
 def test_a_user_other_than_root_is_refused(write_plan: Any) -> None:

@@ -96,7 +96,7 @@ def test_settings_are_written_only_if_file_and_engine_did_not_exist(
 
 
 def test_set_up_records_running_daemons_before_it_uses_any() -> None:
-    (play,) = yaml.safe_load((PATH.parents[1] / "testbed.yml").read_text(encoding="utf-8"))
+    (_, play) = yaml.safe_load((PATH.parents[1] / "testbed.yml").read_text(encoding="utf-8"))
     (block,) = play["tasks"]
     roles = [task.get("ansible.builtin.include_role", {}) for task in block["block"]]
     parts = [(role.get("name"), role.get("tasks_from", "main")) for role in roles]
