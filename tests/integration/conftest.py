@@ -42,9 +42,13 @@ def idles(engine: str, container: str) -> str:
     return f'grep -qx sleep "/proc/$({pid})/comm"'
 
 
-def sweep_with_change(plan: str, change: str) -> subprocess.CompletedProcess[str]:
-    """Sweep a plan; meanwhile run a shell command repeatedly until it succeeds once."""
-    watcher = f"until {change}; do sleep 0.05; done >/dev/null 2>&1"
+def sweep_with_change(plan: str, *changes: str) -> subprocess.CompletedProcess[str]:
+    """Sweep a plan; meanwhile run each shell command repeatedly until it has succeeded once."""
+    once = (
+        f'if [ -z "$done{n}" ] && {{ {change}; }}; then done{n}=yes; fi'
+        for n, change in enumerate(changes)
+    )
+    watcher = f"while :; do {'; '.join(once)}; sleep 0.05; done >/dev/null 2>&1"
     command = f"({watcher}) & virtbed sweep {plan}; s=$?; kill $! 2>/dev/null; exit $s"
     return run("bash", "-c", command, ok=False)
 

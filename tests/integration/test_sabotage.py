@@ -50,58 +50,45 @@ def test_a_baseline_under_a_quota_is_refused(write_plan: Any, throttled: Path) -
     assert traces() == NOTHING
 
 
-@pytest.mark.parametrize(
-    ("mode", "change", "found"),
-    [
-        ("pinned", "--cpuset-cpus=0", {"cpuset": "0"}),
-        ("pinned", "--cpus=0.9", {"cpuset": "1", "quota_cpus": 0.9}),  # throttled
-        ("vanilla", "--cpu-quota=150000", {"quota_cpus": 1.5}),
-        (
-            "vanilla",
-            "--cpu-period=50000 --cpu-quota=50000",
-            {"quota_cpus": 1.0, "quota_times": "period 50000 us, burst 0 us"},
-        ),
-        ("pinned", "--memory-swap=8g", {"cpuset": "1", "swap_limit": "4096 MiB"}),
-        ("pinned", "--pids-limit=-1", {"pids_max": None}),
-    ],
-)
-def test_a_container_changed_during_the_sweep_fails_the_trial(
-    write_plan: Any, mode: str, change: str, found: dict[str, Any]
-) -> None:
-    plan, folder = write_plan("container", platforms={"cn": [mode]})
+# Two more instances, cn-vanilla-c01-r03 and -r04, are not changed, and so must be attested.
+CHANGED_CONTAINERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "cn-pinned-c01-r01": ("--cpuset-cpus=0", {"cpuset": "0"}),
+    "cn-pinned-c01-r02": ("--cpus=0.9", {"cpuset": "1", "quota_cpus": 0.9}),  # throttled
+    "cn-pinned-c01-r03": ("--memory-swap=8g", {"cpuset": "1", "swap_limit": "4096 MiB"}),
+    "cn-pinned-c01-r04": ("--pids-limit=-1", {"pids_max": None}),
+    "cn-vanilla-c01-r01": ("--cpu-quota=150000", {"quota_cpus": 1.5}),
+    "cn-vanilla-c01-r02": (
+        "--cpu-period=50000 --cpu-quota=50000",
+        {"quota_cpus": 1.0, "quota_times": "period 50000 us, burst 0 us"},
+    ),
+}
+
+
+def test_containers_changed_during_the_sweep_fail_their_trials(write_plan: Any) -> None:
+    modes = ["vanilla", "pinned"]
+    plan, folder = write_plan("container", **NULL, platforms={"cn": modes}, replicates=4)
     # Docker changes the limits as soon as the container idles, long before the trial starts.
-    name = f"virtbed-cn-{mode}-c01-r01"
-    done = sweep_with_change(plan, f"{idles('docker', name)} && docker update {change} {name}")
+    names = {instance: f"virtbed-{instance}" for instance in CHANGED_CONTAINERS}
+    done = sweep_with_change(plan, *(
+        f"{idles('docker', names[instance])} && docker update {change} {names[instance]}"
+        for instance, (change, _) in CHANGED_CONTAINERS.items()
+    ))  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
-    trial = folder / "trials" / f"cn-{mode}-c01-image_classification-r01"
-    assert not (trial / "result.json").exists()
-    message = read(trial / "failure.json")["message"]
-    assert "docker update" in message
-    evidence = read(trial / "evidence.json")
-    assert evidence["attested"] is False
-    assert evidence["mismatches"] == [message]
-    assert evidence["before"]["enclosure"].items() >= found.items()
-    assert traces() == NOTHING
+    trials = {path.name.replace("-null", ""): path for path in folder.glob("trials/*")}
     report = (folder / "report.html").read_text()
-    assert trial.name in report
+    for instance, (_, found) in CHANGED_CONTAINERS.items():
+        trial = trials.pop(instance)
+        assert not (trial / "result.json").exists()
+        message = read(trial / "failure.json")["message"]
+        assert "docker update" in message
+        evidence = read(trial / "evidence.json")
+        assert evidence["attested"] is False
+        assert evidence["mismatches"] == [message]
+        assert evidence["before"]["enclosure"].items() >= found.items(), instance
+        assert trial.name in report
     assert "docker update" in report
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [("vcpupin {} 0 0-1", "is pinned to 0-1"), ("schedinfo {} vcpu_quota=90000", "CPU quotas")],
-)
-def test_a_guest_changed_during_the_sweep_fails_the_trial(
-    write_plan: Any, change: str, reason: str
-) -> None:
-    plan, folder = write_plan("guest", **NULL, platforms={"vm": ["pinned"]})
-    done = sweep_with_change(plan, VIRSH + change.format("virtbed-vm-pinned-c01-r01"))
-    assert done.returncode == 1, done.stdout + done.stderr
-    trial = folder / "trials" / "vm-pinned-c01-null-r01"
-    assert not (trial / "result.json").exists()
-    message = " ".join(read(trial / "failure.json")["message"].split())
-    assert reason in message
-    assert f"virsh {change.split()[0]}" in message
+    assert all(read(trial / "evidence.json")["attested"] for trial in trials.values())
+    assert set(trials) == {"cn-vanilla-c01-r03", "cn-vanilla-c01-r04"}
     assert traces() == NOTHING
 
 
@@ -134,16 +121,31 @@ def test_a_container_moved_and_moved_back_while_it_measures_fails_the_trial(
     assert traces() == NOTHING
 
 
-def test_a_guest_moved_and_moved_back_while_it_measures_fails_the_trial(write_plan: Any) -> None:
-    plan, folder = write_plan("back", platforms={"vm": ["pinned"]})
-    pin = f"{VIRSH}vcpupin virtbed-vm-pinned-c01-r01 0"
+def test_guests_changed_during_the_sweep_fail_their_trials(write_plan: Any) -> None:
+    """The third is moved and moved back again and again, while it measures."""
+    names = [f"vm-pinned-c01-r{replicate:02}" for replicate in (1, 2, 3)]
+    samples = 1000  # several seconds
+    plan, folder = write_plan(
+        "guest", **NULL, platforms={"vm": ["pinned"]}, replicates=3,
+        emulated={"replicates": 3, "scale": "tiny", "samples": samples, "warmup": 1},
+    )  # fmt: skip
+    pin = f"{VIRSH}vcpupin virtbed-{names[2]} 0"
     with repeatedly(f"{pin} 0; {pin} 1"):
-        done = run("virtbed", "sweep", plan, ok=False)
+        done = sweep_with_change(
+            plan,
+            f"{VIRSH}vcpupin virtbed-{names[0]} 0 0-1",
+            f"{VIRSH}schedinfo virtbed-{names[1]} vcpu_quota=90000",
+        )
     assert done.returncode == 1, done.stdout + done.stderr
-    trial = folder / "trials" / "vm-pinned-c01-image_classification-r01"
-    assert not (trial / "result.json").exists()
-    message = " ".join(read(trial / "failure.json")["message"].split())
-    assert "was moved to another CPU" in message or "is pinned to 0" in message
+    reasons = (
+        "is pinned to 0-1.*virsh vcpupin|virsh vcpupin.*is pinned to 0-1",
+        "CPU quotas.*virsh schedinfo|virsh schedinfo.*CPU quotas",
+        "was moved to another CPU|is pinned to 0",
+    )
+    for name, reason in zip(names, reasons, strict=True):
+        trial = folder / "trials" / name.replace("c01-", "c01-null-")
+        assert not (trial / "result.json").exists()
+        assert re.search(reason, " ".join(read(trial / "failure.json")["message"].split())), name
     assert traces() == NOTHING
 
 
