@@ -6,6 +6,7 @@
 SHELL := /bin/bash
 PLAN ?= quick
 INVENTORY ?= inventory/local
+JOBS ?= 2
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -83,9 +84,10 @@ reference: .venv/.made ## regenerate the pages of docs/reference
 applications: .venv/.made .venv/.jax ## tests of the applications, in the image; run setup first
 	virtbed in-image -m pytest -p no:cacheprovider tests/applications
 
-# The servers are emulated, so this is slow: without snapshots it takes more than an hour.
-lab: .venv/.made ## tests on bench hosts in a box, over SSH, as root; LAB=… options of pytest
-	pytest --durations=0 tests/lab $(LAB)
+# The servers are emulated, so this takes hours. Each of the JOBS workers is a controller of its own.
+lab: .venv/.made ## tests on bench hosts in a box, over SSH, as root; LAB=… options of pytest, JOBS=2
+	pytest --durations=0 --maxschedchunk=1 --dist load \
+		--tx '$(JOBS)*popen//python=sh tests/lab/apart.sh .venv/bin/python' tests/lab $(LAB)
 
 servers: .venv/.made ## the quick part of lab
 	pytest --durations=0 tests/lab -m "not full"

@@ -12,7 +12,7 @@ from typing import Any
 from virtbed.checkout import REPOSITORY
 from virtbed.image import image_key
 from virtbed.lab import FOLDER
-from virtbed.lab.image import Image, build
+from virtbed.lab.image import Image, alone, build
 from virtbed.lab.prepared import Preparation
 from virtbed.lab.recipe import Recipe, Suite
 from virtbed.lab.server import Server
@@ -71,7 +71,12 @@ def bench_image(recipe: Recipe) -> Image:
 
     On a server, the build would take half an hour, and a copy over SSH four minutes.
     """
-    local_state = FOLDER / "bench"
+    with alone(FOLDER / "images/.bench.lock"):
+        return _bench_image(recipe, FOLDER / "bench")
+
+
+def _bench_image(recipe: Recipe, local_state: Path) -> Image:
+    """Return what `bench_image` does; a process that has its lock calls it."""
     say("building the image null on this machine if it does not exist (minutes)")
     options = ("-i", "inventory/local", "-e", "plan=functional")
     state = ("-e", f"virtbed_state_dir={local_state}")

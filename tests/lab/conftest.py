@@ -17,9 +17,8 @@ from virtbed.lab.server import start as boot
 from virtbed.lab.shape import Shape, accelerator_here
 
 FAILED = pytest.StashKey[bool]()
-Row = tuple[str, str, str]
-TABLE: dict[Row, str] = {}
-"""Outcome by server, platform and mode; `pytest_terminal_summary` prints it."""
+OUTCOME = "outcome on a bench host"
+"""Name of a property of a test's report: a row of the table at the end."""
 CAPTURING: list[Any] = []
 """Pytest's plug-in that captures output."""
 
@@ -34,6 +33,11 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run test_image.py first: with several workers, none then waits for the slowest test."""
+    items.sort(key=lambda item: item.path.name != "test_image.py")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     CAPTURING.append(config.pluginmanager.getplugin("capturemanager"))
 
@@ -46,11 +50,16 @@ def say(text: str) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print which platforms were attested on which server, or why not."""
-    if not TABLE:
+    ended = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    properties = [
+        pair for report in ended if report.when == "call" for pair in report.user_properties
+    ]
+    table = sorted(row for name, row in properties if name == OUTCOME)
+    if not table:
         return
     terminalreporter.section("bench hosts in a box")
-    widths = [max(len(row[place]) for row in TABLE) for place in range(3)]
-    for row, outcome in TABLE.items():
+    widths = [max(len(row[place]) for row in table) for place in range(3)]
+    for *row, outcome in table:
         words = "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True))
         terminalreporter.write_line(f"{words}  {outcome}")
 

@@ -18,11 +18,12 @@ from virtbed_contract.kernel.cpus import parse_cpu_list
 
 from ..commands import run
 from .benches import BEFORE, HARDWARE, STATE, WORDS, bench_host, facts, read
-from .conftest import TABLE
+from .conftest import OUTCOME
 from .sweeps import WritePlan, failures, traces, watched
 from .sweeps import write_plan as write_plan
 
 Sweep = Callable[..., Path]
+RecordOutcomes = Callable[[Path, str, Mapping[str, Iterable[str]], str], dict[str, str]]
 MODES = ("vanilla", "pinned")
 
 
@@ -42,6 +43,33 @@ def sweep(write_plan: WritePlan) -> Sweep:
         return folder
 
     return carry_out
+
+
+@pytest.fixture
+def record_outcomes(record_property: Callable[[str, object], None]) -> RecordOutcomes:
+    """Return a function that records each platform's outcome for the table at the end.
+
+    It returns the reasons of the platforms that were not attested.
+    """
+
+    def record(
+        folder: Path, host: str, platforms: Mapping[str, Iterable[str]], took: str
+    ) -> dict[str, str]:
+        failed = {}
+        for platform, mode in ((name, mode) for name, modes in platforms.items() for mode in modes):
+            stem = f"{platform}-{mode}-"
+            trial = next(folder.glob(f"trials/{stem}*"), folder / "trials" / stem)
+            try:
+                outcome = f"attested, accelerator {attested(trial, platform)}, {took}"
+            except (AssertionError, OSError) as error:
+                failure = trial / "failure.json"
+                reason = read(failure)["message"] if failure.exists() else f"no result: {error}"
+                failed[f"{platform} {mode}"] = reason
+                outcome = f"not attested {took}: {' '.join(reason.split())[:300]}"
+            record_property(OUTCOME, (host, platform, mode, outcome))
+        return failed
+
+    return record
 
 
 def doctor(inventory: Path) -> Any:
@@ -73,7 +101,11 @@ TOGETHER = {"containers": ("cn", "podman", "gvisor"), "guests": ("vm", "vmcn", "
 @pytest.mark.parametrize("together", list(TOGETHER))
 @pytest.mark.parametrize("suite", list(HARDWARE))
 def test_platforms_are_attested_in_both_modes(
-    server: Callable[..., Server], sweep: Sweep, suite: Suite, together: str
+    server: Callable[..., Server],
+    sweep: Sweep,
+    record_outcomes: RecordOutcomes,
+    suite: Suite,
+    together: str,
 ) -> None:
     """Each instance is provisioned, read back before, inside and after its trial, and released."""
     lab = bench_host(server, suite)
@@ -88,7 +120,7 @@ def test_platforms_are_attested_in_both_modes(
 
 @pytest.mark.full
 def test_a_guest_on_one_core_has_its_threads_and_the_kernel_of_the_host(
-    server: Callable[..., Server], sweep: Sweep
+    server: Callable[..., Server], sweep: Sweep, record_outcomes: RecordOutcomes
 ) -> None:
     """Instances with two CPUs get both threads of one core, and share it with nothing else.
 
@@ -117,28 +149,6 @@ def test_a_guest_on_one_core_has_its_threads_and_the_kernel_of_the_host(
     assert machine["topology"]["cache"] == "passthrough"
     assert evidence["inside"]["kernel"] == planned["kernel"]["release"]
     assert traces(lab) == ""
-
-
-def record_outcomes(
-    folder: Path, host: str, platforms: Mapping[str, Iterable[str]], took: str
-) -> dict[str, str]:
-    """Record each platform's outcome in `TABLE`; return the reasons of those not attested."""
-    failed = {}
-    for platform, modes in platforms.items():
-        for mode in modes:
-            stem = f"{platform}-{mode}-"
-            trial = next(folder.glob(f"trials/{stem}*"), folder / "trials" / stem)
-            try:
-                accelerator = attested(trial, platform)
-            except (AssertionError, OSError) as error:
-                failure = trial / "failure.json"
-                reason = read(failure)["message"] if failure.exists() else f"no result: {error}"
-                failed[f"{platform} {mode}"] = reason
-                shown = " ".join(reason.split())[:300]
-                TABLE[host, platform, mode] = f"not attested {took}: {shown}"
-            else:
-                TABLE[host, platform, mode] = f"attested, accelerator {accelerator}, {took}"
-    return failed
 
 
 def attested(trial: Path, platform: str) -> str:
@@ -211,7 +221,7 @@ def sabotaged(folder: Path, instance: str) -> str:
 
 @pytest.mark.full
 def test_reloads_of_systemd_do_not_change_instances(
-    server: Callable[..., Server], sweep: Sweep
+    server: Callable[..., Server], sweep: Sweep, record_outcomes: RecordOutcomes
 ) -> None:
     lab = bench_host(server, "bookworm")
     platforms = {"cn": MODES, "podman": MODES, "gvisor": ["pinned"]}
@@ -242,7 +252,7 @@ _ENGINES = re.compile(
 
 
 def test_a_bench_host_from_its_set_up_to_its_teardown(
-    server: Callable[..., Server], sweep: Sweep
+    server: Callable[..., Server], sweep: Sweep, record_outcomes: RecordOutcomes
 ) -> None:
     """Bare metal, a container and a guest are attested, and teardown restores the host."""
     lab = bench_host(server, "bookworm")

@@ -75,8 +75,7 @@ def build(recipe: Recipe, say: Say, folder: Path = FOLDER) -> Image:
         LabError: it cannot be built.
     """
     images = folder / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    with _alone(images / f".{recipe.digest()}.lock"):
+    with alone(images / f".{recipe.digest()}.lock"):
         existing = find(recipe, folder)
         if existing:
             return existing
@@ -157,8 +156,13 @@ def _keys(building: Path, tree: Path) -> None:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold the lock of an image's build; other processes wait for it."""
+def alone(lock: Path) -> Iterator[None]:
+    """Hold a lock while something is made once; other processes wait for it.
+
+    Args:
+        lock: The lock's file, which is made with its folder if it does not exist.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virtbed.lab import FOLDER
-from virtbed.lab.image import Image, Say
+from virtbed.lab.image import Image, Say, alone
 from virtbed.lab.server import Server, start
 from virtbed.lab.shape import Accelerator, Shape
 
@@ -68,16 +68,17 @@ def start_prepared(
     """
     key = snapshot_key(image.digest, shape, preparation.key, accelerator, _qemu())
     snapshot = lab / "snapshots" / f"{key}.qcow2"
-    if not snapshot.exists():
-        say(f"no snapshot {key} found: making one, which takes minutes, once")
-        server = start(name, image, shape, say, tied=tied, accelerator=accelerator, lab=lab)
-        try:
-            preparation.do(server)
-            server.save(snapshot)
-        except BaseException as error:
-            server.keep_console(str(error))
-            server.remove()
-            raise
+    with alone(snapshot.with_name(f".{key}.lock")):
+        if not snapshot.exists():
+            say(f"no snapshot {key} found: making one, which takes minutes, once")
+            server = start(name, image, shape, say, tied=tied, accelerator=accelerator, lab=lab)
+            try:
+                preparation.do(server)
+                server.save(snapshot)
+            except BaseException as error:
+                server.keep_console(str(error))
+                server.remove()
+                raise
     return start(
         name, image, shape, say, tied=tied, accelerator=accelerator, snapshot=snapshot, lab=lab
     )
