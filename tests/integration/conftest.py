@@ -45,10 +45,11 @@ def idles(engine: str, container: str) -> str:
 def sweep_with_change(plan: str, *changes: str) -> subprocess.CompletedProcess[str]:
     """Sweep a plan; meanwhile run each shell command repeatedly until it has succeeded once."""
     once = (
-        f'if [ -z "$done{n}" ] && {{ {change}; }}; then done{n}=yes; fi'
+        f'if [ -z "$done{n}" ] && {{ {change}; }}; then done{n}=yes left=$((left - 1)); fi'
         for n, change in enumerate(changes)
     )
-    watcher = f"while :; do {'; '.join(once)}; sleep 0.05; done >/dev/null 2>&1"
+    loop = f"while [ $left -gt 0 ]; do {'; '.join(once)}; sleep 0.05; done"
+    watcher = f"left={len(changes)}; {loop} >/dev/null 2>&1"
     command = f"({watcher}) & virtbed sweep {plan}; s=$?; kill $! 2>/dev/null; exit $s"
     return run("bash", "-c", command, ok=False)
 
