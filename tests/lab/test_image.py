@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from virtbed.image_diff import BILL, CONTENTS, MANIFEST
 from virtbed.lab import FOLDER
 from virtbed.lab.image import build
 from virtbed.lab.recipe import Recipe
@@ -21,8 +21,8 @@ from .conftest import say
 from .sweeps import joined
 
 pytestmark = pytest.mark.full
-BILL = "images/current-null/sbom.cdx.json"
-"""A built image's list of contents, in the state folder; its digest is the version of the whole."""
+IMAGE = "images/current-null"
+"""A built image, in the state folder."""
 # SSL_CERT_FILE is read by uv, which has certificates of its own otherwise.
 TRUST = (
     "cat > /etc/ssl/certs/lab.crt; echo SSL_CERT_FILE=/etc/ssl/certs/lab.crt >> /etc/environment"
@@ -42,9 +42,12 @@ def test_hosts_of_two_releases_build_the_image_of_this_machine(
     inventory = joined(hosts.values(), tmp_path / "both")
     say("building the image null on both at the same time")
     run("ansible-playbook", "-i", str(inventory), "-e", "plan=functional", "playbooks/image.yml")
-    bills = {suite: host.run("cat", f"{STATE}/{BILL}") for suite, host in hosts.items()}
-    bills["this machine"] = (FOLDER / "bench" / BILL).read_text(encoding="utf-8")
-    digests = {
-        where: json.loads(bill)["metadata"]["component"]["version"] for where, bill in bills.items()
-    }
-    assert len(set(digests.values())) == 1, digests
+    here = FOLDER / "bench" / IMAGE
+    for suite, host in hosts.items():
+        lists = tmp_path / suite
+        lists.mkdir()
+        for name in (MANIFEST, BILL, CONTENTS):
+            with (lists / name).open("wb") as file:
+                subprocess.run(host.ssh("cat", f"{STATE}/{IMAGE}/{name}"), stdout=file, check=True)
+        differs = run("virtbed", "image", "diff", str(here), str(lists), ok=False)
+        assert differs.returncode == 0, differs.stdout + differs.stderr

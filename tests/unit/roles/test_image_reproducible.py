@@ -46,7 +46,9 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(path) for path in folder.glob("*.whl")]
 
 
-def build(folder: Path, wheels: list[str], day: int, python: str, umask: int) -> Path:
+def build(
+    folder: Path, wheels: list[str], day: int, python: str, umask: int, **environment: str
+) -> Path:
     """Build a small tree as an image is built on some day; return the building directory."""
     root = folder / "building/rootfs"
     made = {
@@ -77,7 +79,9 @@ def build(folder: Path, wheels: list[str], day: int, python: str, umask: int) ->
         os.utime(copied, (day, day))
     # With the host's tar, because this small tree has none; another test uses the tree's own.
     variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
-    tar = variables["image_rootfs_tar"].replace("chroot rootfs tar", "tar --directory=rootfs")
+    tar = variables["image_rootfs_tar"].replace(
+        "/usr/sbin/chroot rootfs tar", "tar --directory=rootfs"
+    )
     extra = {"image_rootfs_tar": tar, "image_rootfs_building_dir": str(folder / "building"),
              "image_rootfs_suite": "bookworm",
              "__image_rootfs_wheel": {"files": [{"path": wheel} for wheel in wheels]}}  # fmt: skip
@@ -90,7 +94,8 @@ def build(folder: Path, wheels: list[str], day: int, python: str, umask: int) ->
     (folder / "vars.json").write_text(json.dumps(extra))
     done = subprocess.run(
         [TOOLS / "ansible-playbook", folder / "play.yml", "-e", f"@{folder / 'vars.json'}"],
-        env=os.environ | {"ANSIBLE_LIBRARY": str(ROLE / "library"), "VIRTUAL_ENV": str(venv)},
+        env={**os.environ, "ANSIBLE_LIBRARY": str(ROLE / "library"), "VIRTUAL_ENV": str(venv),
+             **environment},
         cwd=REPOSITORY, capture_output=True, text=True, check=False, umask=umask,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -102,13 +107,14 @@ def listed(building: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
-def test_a_tree_built_on_another_day_host_and_umask_has_the_same_digest(
+def test_a_tree_built_on_another_day_and_by_another_user_has_the_same_digest(
     tmp_path: Path, wheels: list[str]
 ) -> None:
     for name in ("one", "another"):
         (tmp_path / name).mkdir()
     one = build(tmp_path / "one", wheels, 20_786, sys.executable, 0o022)
-    another = build(tmp_path / "another", wheels, 21_001, "/usr/bin/python3", 0o077)
+    another = build(tmp_path / "another", wheels, 21_001, "/usr/bin/python3", 0o077,
+                    TAR_OPTIONS="--mode=0700", UV_LINK_MODE="copy")  # fmt: skip
     # The lists are compared first, because they show what differs.
     *ours, end = listed(one)
     *theirs, other_end = listed(another)
@@ -127,12 +133,42 @@ def test_a_tree_built_on_another_day_host_and_umask_has_the_same_digest(
 
 def test_tools_that_use_the_date_get_a_fixed_one() -> None:
     """shadow writes the date to each account, initramfs-tools the time to each file."""
-    inside = {task["name"] for task in block()["block"]}
-    assert {"Bootstrap the Debian tree", "Configure the guest", "Install the applications"} < inside
+    inside = {task["name"]: task for task in block()["block"]}
+    assert {"Bootstrap the Debian tree", "Configure the guest", "Install the applications"} < {
+        *inside
+    }
     variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
     assert block()["environment"] == "{{ __image_rootfs_environment }}"
     # With 0, shadow would treat passwords as expired.
     assert int(variables["__image_rootfs_environment"]["SOURCE_DATE_EPOCH"]) > 86400
+
+
+def test_the_users_environment_reaches_no_program_that_makes_the_tree() -> None:
+    variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    kept = "|".join(variables["__image_rootfs_environment"])
+    begin = [
+        word.replace("{{ __image_rootfs_environment | join('|') }}", kept)
+        for word in variables["__image_rootfs_alone"]
+    ]
+    environment = {
+        "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "ZSTD_CLEVEL": "3",
+        "LINES": "a\nPERL5LIB=b", "https_proxy": "http://proxy", "TZ": "UTC",
+    }  # fmt: skip
+    done = subprocess.run(
+        [*begin, "/usr/bin/env"], env=environment, capture_output=True, text=True, check=True
+    )
+    names = {line.split("=")[0] for line in done.stdout.splitlines()} - {"PWD", "_", "SHLVL"}
+    assert names == {"PATH", "https_proxy", "TZ"}
+    commands = [
+        task["ansible.builtin.command"]["argv"]
+        for task in block()["block"]
+        if "ansible.builtin.command" in task
+    ]
+    begins = ("alone", "enter", "look", "install")
+    assert all(argv.lstrip("{ ").startswith(tuple(f"__image_rootfs_{b}" for b in begins))
+               for argv in commands)  # fmt: skip
+    for name in begins[1:]:
+        assert "__image_rootfs_alone + " in variables[f"__image_rootfs_{name}"]
 
 
 def test_python_files_are_compiled_by_one_process() -> None:
